@@ -1,0 +1,1 @@
+"""The whole domain of grpo: stages on top, rooms below (imports go down only)."""

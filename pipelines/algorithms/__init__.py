@@ -1,0 +1,5 @@
+"""Arrays in, arrays out: advantages, losses, regions; one short file per algorithm.
+
+Shapes: B prompts per update, G completions per prompt, N = B * G, P prompt tokens, C completion tokens,
+T = P + C, V vocabulary, L layers.
+"""

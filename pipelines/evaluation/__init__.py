@@ -1,0 +1,1 @@
+"""Evaluators and the statistics that make their numbers honest."""

@@ -1,0 +1,1 @@
+"""Rollouts: batched decoding that records the log-probability of what it sampled."""

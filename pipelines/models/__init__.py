@@ -1,0 +1,1 @@
+"""Everything that touches mlx-lm: load, adapt, score, save."""

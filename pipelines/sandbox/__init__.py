@@ -1,0 +1,1 @@
+"""Running model-written code behind isolation layers (standard library only)."""

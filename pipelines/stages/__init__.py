@@ -1,0 +1,1 @@
+"""The cache: identity, manifest, store, locks. Knows nothing of reinforcement learning."""

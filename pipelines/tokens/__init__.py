@@ -1,0 +1,1 @@
+"""NPY token arrays: write, map, order."""

@@ -1,0 +1,1 @@
+"""The trainer: loop, update step, optimizer, checkpoints."""
