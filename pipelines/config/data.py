@@ -1,0 +1,81 @@
+"""`data`: where rows come from, which of their fields count, and how long they may be."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from pipelines.config.section import Section
+
+
+class SyntheticConfig(Section):
+    """A generated task, read by `loader_type: synthetic`."""
+
+    task: str = Field(default="arithmetic", min_length=1)
+    """Generator: arithmetic, countdown, letter_counting, list_sorting, mcq, or a reasoning-gym data set."""
+
+    train_rows: int = Field(default=5000, ge=1)
+    """Number of training rows to generate."""
+
+    val_rows: int = Field(default=500, ge=0)
+    """Number of validation rows to generate, none of which is a training row."""
+
+    difficulty: int = Field(default=2, ge=1)
+    """How hard the rows are; for arithmetic the digits of an operand."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of the generator: the same one gives the same rows."""
+
+    options: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Further settings of the generator, checked by the generator itself."""
+
+
+class DataConfig(Section):
+    """The data set: source, fields, limits."""
+
+    train_path: str = Field(default="builtin:arithmetic", min_length=1)
+    """Training rows: a file, an array prefix (npy), or builtin:arithmetic."""
+
+    val_path: str | None = Field(default=None, min_length=1)
+    """Validation rows (null = val_fraction of the training rows, or those that come with builtin:arithmetic)."""
+
+    val_fraction: float = Field(default=0.0, ge=0, lt=1)
+    """Fraction of the training rows set aside for validation when val_path is null."""
+
+    loader_type: str = Field(default="jsonl", min_length=1)
+    """Kind of source: jsonl, npy, hf, synthetic, or one that a plugin registers."""
+
+    prompt_key: str = Field(default="prompt", min_length=1)
+    """Field of a row that holds the prompt."""
+
+    completion_key: str = Field(default="completion", min_length=1)
+    """Field of a row that holds the reference completion."""
+
+    system_prompt: str | None = None
+    """System message in front of each prompt; a row's own system field wins (null = none)."""
+
+    max_prompt_len: int = Field(default=64, ge=1)
+    """Most tokens of a rendered prompt; long_prompts says what happens to longer ones."""
+
+    max_gen_len: int = Field(default=64, ge=1)
+    """Most tokens of a completion; longer ones are cut off and count as truncated."""
+
+    long_prompts: Literal["drop", "truncate_left", "error"] = "drop"
+    """What to do with prompts longer than max_prompt_len: drop, truncate_left or error."""
+
+    on_bad_row: Literal["error", "skip"] = "error"
+    """What to do with a row that cannot be used: stop with an error, or skip and count it."""
+
+    limit: int | None = Field(default=None, ge=1)
+    """Read only so many rows of each source (null = all)."""
+
+    shuffle_data: bool = True
+    """Visit prompts in a new random order each epoch."""
+
+    hf_name: str | None = Field(default=None, min_length=1)
+    """Name of a Hugging Face data set, for loader_type hf (null = read train_path)."""
+
+    hf_split: str = Field(default="train", min_length=1)
+    """Split of the Hugging Face data set to train on."""
+
+    synthetic: SyntheticConfig = SyntheticConfig()
+    """A generated task, for loader_type synthetic."""
