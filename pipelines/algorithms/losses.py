@@ -217,8 +217,8 @@ def _tokens(
     new = _clean(logprobs, mask)
     old = mx.stop_gradient(new if old_logprobs is None else _clean(old_logprobs, mask))
     rows = mx.stop_gradient(_clean(advantages[:, None], mask.max(axis=1, keepdims=True)))
-    level = "sequence" if config.type == "gspo" else config.level
-    return Tokens(mask, new, old, rows, mx.exp(log_ratio(new, old, mask, level)))
+    ratio = mx.exp(log_ratio(new, old, mask, per_row=config.sequence_level))
+    return Tokens(mask, new, old, rows, ratio)
 
 
 def _kl(tokens: Tokens, ref_logprobs: mx.array, config: LossConfig) -> mx.array:

@@ -18,13 +18,13 @@ VESPO_SHAPE = {"up": (2.0, 3.0), "down": (3.0, 2.0)}
 """VESPO's (k, lambda) for advantages >= 0 and < 0."""
 
 
-def log_ratio(new: mx.array, old: mx.array, mask: mx.array, level: str) -> mx.array:
-    """log(pi / pi_old) per token [N, C], or its mean over the row's tokens [N, 1] at level `sequence`.
+def log_ratio(new: mx.array, old: mx.array, mask: mx.array, *, per_row: bool) -> mx.array:
+    """log(pi / pi_old) per token [N, C], or its mean over the row's tokens [N, 1] at the sequence level.
 
     The sequence ratio exp(mean_t(new - old)) is GSPO's (arXiv:2507.18071, eq. 7).
     """
     difference = new - old
-    if level == "token":
+    if not per_row:
         return difference
     return difference.sum(axis=1, keepdims=True) / mx.maximum(mask.sum(axis=1, keepdims=True), 1)
 
