@@ -1,0 +1,54 @@
+"""Write weights so that mlx-lm loads them as they are."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from pipelines.config import ModelConfig
+from pipelines.models.lora import lora_parameters
+
+COPIED = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "chat_template.*",
+    "vocab.*",
+)
+"""What a full checkpoint takes over from the model it started from."""
+
+
+def save_weights(path: Path, weights: dict[str, mx.array]) -> None:
+    """One safetensors file; keys are sorted, since its bytes depend on their order."""
+    ordered = {name: mx.contiguous(weights[name]) for name in sorted(weights)}
+    mx.save_safetensors(str(path), ordered, metadata={"format": "mlx"})
+
+
+def save_full(directory: Path, weights: dict[str, mx.array], source: Path, dtype: mx.Dtype) -> None:
+    """`model.safetensors` in `dtype`, and the source model's configuration and tokenizer files."""
+    save_weights(directory / "model.safetensors", {name: _stored(leaf, dtype) for name, leaf in weights.items()})
+    for pattern in COPIED:
+        for file in sorted(source.glob(pattern)):
+            if file.is_file():
+                shutil.copyfile(file, directory / file.name)
+
+
+def save_adapter(directory: Path, model: nn.Module, config: ModelConfig, base: str) -> None:
+    """`adapters.safetensors` and the `adapter_config.json` that `mlx_lm --adapter-path` reads."""
+    adapter: dict[str, Any] = {
+        "fine_tune_type": "lora",
+        "num_layers": config.lora_layers,
+        "lora_parameters": lora_parameters(config),
+        "model": base,
+    }
+    save_weights(directory / "adapters.safetensors", dict(tree_flatten(model.trainable_parameters())))
+    (directory / "adapter_config.json").write_text(json.dumps(adapter, indent=2) + "\n")
+
+
+def _stored(leaf: mx.array, dtype: mx.Dtype) -> mx.array:
+    return leaf.astype(dtype) if mx.issubdtype(leaf.dtype, mx.floating) else leaf
