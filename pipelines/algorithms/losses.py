@@ -78,7 +78,9 @@ def vespo_term(tokens: Tokens, _config: LossConfig) -> tuple[mx.array, Metrics]:
     """The row weight of `surrogates.gamma_weighted`; the level plays no part."""
     difference = tokens.new - tokens.old
     phi = gamma_weight(difference, tokens.advantages)
-    return gamma_weighted(difference, tokens.advantages, tokens.new), {"vespo/phi_seq_mean": masked_mean(phi, tokens.mask)}
+    return gamma_weighted(difference, tokens.advantages, tokens.new), {
+        "vespo/phi_seq_mean": masked_mean(phi, tokens.mask)
+    }
 
 
 def mean_of_row_means(terms: mx.array, over: Denominators) -> mx.array:
@@ -126,7 +128,7 @@ LOSSES: dict[str, tuple[Term, Average]] = {
 """Loss type -> (per-token term, average)."""
 
 
-def policy_loss(
+def policy_loss(  # noqa: PLR0917 - the order of the six arrays is relied on from outside
     logprobs: mx.array,
     old_logprobs: mx.array | None,
     ref_logprobs: mx.array | None,
@@ -151,7 +153,7 @@ def policy_loss(
 
     old_logprobs: None when on-policy, then r = 1 with the gradient of new.
     ref_logprobs: needed when beta is not 0.
-    mask: bool or 0/1; a truncated row under `mask_truncated_completions` comes with an empty mask (`without_truncated`).
+    mask: bool or 0/1; rows left out by `mask_truncated_completions` come emptied (`without_truncated`).
     num_items, num_rows: active tokens and rows of the whole update (see the module's docstring).
     max_completion_length: dr_grpo's token budget; without it the width C, which then must not vary.
     entropies: needed by `entropy_coef` and `top_entropy_quantile`.
@@ -163,14 +165,12 @@ def policy_loss(
     _require(config, beta, ref_logprobs, entropies)
     tokens = _tokens(logprobs, old_logprobs, advantages, mask, config)
     over = _denominators(tokens.mask, num_items, num_rows, max_completion_length)
+    factor = tokens.mask if weights is None else _clean(weights, tokens.mask)
     term, average = LOSSES[config.type]
     terms, metrics = term(tokens, config)
-    entropy = None if entropies is None else _clean(entropies, tokens.mask)
-
-    if entropy is not None and config.top_entropy_quantile < 1:
-        level = threshold_of(entropy, tokens.mask, config.top_entropy_quantile)
-        level = level if entropy_threshold is None else entropy_threshold
-        terms = mx.where(mx.stop_gradient(entropy) >= level, terms, 0.0)
+    if entropies is not None:
+        entropies = _clean(entropies, tokens.mask)
+        terms = _undecided_only(terms, entropies, tokens.mask, config, entropy_threshold)
     if sampler_logprobs is not None:
         sampler = _clean(sampler_logprobs, tokens.mask)
         terms = terms * sampler_weights(tokens.old, sampler, correction)
@@ -179,21 +179,21 @@ def policy_loss(
         kl = _kl(tokens, ref_logprobs, config)
         terms = terms + beta * kl
         metrics["kl"] = masked_mean(mx.stop_gradient(kl), tokens.mask)
-
-    factor = tokens.mask if weights is None else _clean(weights, tokens.mask)
     loss = average(terms * factor, over)
-    if entropy is not None:
-        metrics["entropy"] = masked_mean(mx.stop_gradient(entropy), tokens.mask)
-        if config.entropy_coef:
-            metrics |= {"policy_loss": mx.stop_gradient(loss), "entropy_coef": mx.array(config.entropy_coef)}
-            loss = loss - config.entropy_coef * (entropy * factor).sum() / over.items
+    if entropies is None:
+        return LossOutput(loss, metrics)
+    metrics["entropy"] = masked_mean(mx.stop_gradient(entropies), tokens.mask)
+    if config.entropy_coef:
+        metrics |= {"policy_loss": mx.stop_gradient(loss), "entropy_coef": mx.array(config.entropy_coef)}
+        loss = loss - config.entropy_coef * (entropies * factor).sum() / over.items
     return LossOutput(loss, metrics)
 
 
 def without_truncated(mask: mx.array, truncated: mx.array) -> mx.array:
     """The mask [N, C] with the rows that hit the length limit (`truncated` [N] bool) emptied.
 
-    For `mask_truncated_completions`: the row leaves the loss and `num_items`; its reward stays in its group's statistics.
+    For `mask_truncated_completions`: the row leaves the loss and `num_items`, its reward stays in the statistics of its
+    group.
     """
     return mx.where(truncated[:, None], mx.zeros_like(mask), mask)
 
@@ -203,6 +203,17 @@ def _require(config: LossConfig, beta: float, ref: mx.array | None, entropies: m
         raise ValueError("beta is not 0, so ref_logprobs are needed")
     if entropies is None and (config.entropy_coef or config.top_entropy_quantile < 1):
         raise ValueError("entropy_coef and top_entropy_quantile need entropies")
+
+
+def _undecided_only(
+    terms: mx.array, entropies: mx.array, mask: mx.array, config: LossConfig, threshold: mx.array | None
+) -> mx.array:
+    """The terms of the `top_entropy_quantile` most uncertain tokens; 0 for the others, which stay in denominators."""
+    if config.top_entropy_quantile >= 1:
+        return terms
+    if threshold is None:
+        threshold = threshold_of(entropies, mask, config.top_entropy_quantile)
+    return mx.where(mx.stop_gradient(entropies) >= threshold, terms, 0.0)
 
 
 def _clean(values: mx.array, mask: mx.array) -> mx.array:
