@@ -1,0 +1,277 @@
+"""Do a stage's work once: find it finished, or do it alone, completely, and say why.
+
+An entry of the store is `<root>/<stage>/<key>` and may be emptied at will. Any other directory (a run's `output_dir`)
+belongs to people: it is claimed by `identity.json`, never emptied, never given to another identity; at most it is
+renamed to `<name>.old-<n>`, whole.
+"""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pipelines.errors import StageError
+from pipelines.stages import locks, manifest
+from pipelines.stages.explain import differences
+from pipelines.stages.files import is_temporary, sync_directory
+from pipelines.stages.identity import IDENTITY_FILE, KEY_PATTERN, Identity, read_identity, write_identity
+from pipelines.stages.manifest import MANIFEST_FILE, Manifest
+
+Status = Literal["cached", "stale", "partial", "missing", "damaged", "running"]
+
+NOBODYS = frozenset({".DS_Store", ".gitkeep", ".gitignore"})
+"""Files that do not make a directory somebody's."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StageState:
+    """What there is of a stage, and why it is not `cached`, as lines for people."""
+
+    stage: str
+    directory: Path
+    status: Status
+    reasons: list[str] = field(default_factory=list[str])
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """Returned by work that stopped on purpose (time is up): nothing failed, but the directory is not complete."""
+
+    summary: dict[str, Any]
+
+
+Work = Callable[[Path], dict[str, Any] | Unfinished | None]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What running a stage came to; `reasons` say why it had to run, `summary` is what the work returned.
+
+    `partial` means that work returned `Unfinished`: the next call continues or starts again.
+    """
+
+    stage: str
+    directory: Path
+    status: Literal["cached", "ran", "partial"]
+    reasons: list[str]
+    seconds: float
+    summary: dict[str, Any]
+
+
+def directory_for(root: Path | str, identity: Identity) -> Path:
+    """The content-addressed directory of an identity: `<root>/<stage>/<12 hex>`."""
+    return Path(root) / identity.stage / identity.key
+
+
+def state(identity: Identity, directory: Path, *, verify: bool = False) -> StageState:
+    """Look, touch nothing. Sizes are checked always, contents with `verify`."""
+    found = _look(identity, directory, verify=verify)
+    worker = None if found.status == "cached" else locks.running(directory)
+    if worker is not None:
+        also = found.reasons if found.status == "stale" else []
+        return StageState(identity.stage, directory, "running", [worker, *also])
+    return found
+
+
+def outputs_digest(directory: Path) -> str | None:
+    """The digest of what a complete stage wrote, for the key of the stage after it; None if it is not complete."""
+    record = manifest.read(directory)
+    return None if record is None else record.outputs_digest
+
+
+def entries(root: Path | str, stage: str) -> Iterator[Path]:
+    """The store's directories of one stage, complete or not, the newest first."""
+    folder = Path(root) / stage
+    found = [path for path in folder.glob("*") if KEY_PATTERN.fullmatch(path.name) and path.is_dir()]
+    yield from sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def run_stage(
+    identity: Identity,
+    directory: Path,
+    work: Work,
+    *,
+    force: bool = False,
+    verify: bool = False,
+    resumable: bool = False,
+    fresh: bool = False,
+    unrecorded: Sequence[str] = (),
+) -> StageResult:
+    """`work(directory)` unless its outputs are there already; returns what it returned, now or then.
+
+    `verify` compares contents, not only sizes, before reuse. `force` does the work again. `resumable` lets work go on
+    in an incomplete or damaged directory of the same identity, which is otherwise emptied (store) or set aside.
+    `fresh` sets a run's directory aside as `<name>.old-<n>` and starts anew. `unrecorded` are patterns of files that
+    may change later (logs), left out of the manifest. `StageError` if the directory belongs to something else.
+    """
+    found = _look(identity, directory, verify=verify)
+    if found.status == "cached" and not (force or fresh):
+        return _reused(identity, directory)
+    _refuse_another(identity, directory, found, fresh=fresh)  # before waiting for hours in vain
+    with locks.hold(directory, identity.stage):
+        found = _look(identity, directory, verify=verify)  # again, now that nobody else works here
+        if found.status == "cached" and not (force or fresh):
+            return _reused(identity, directory)
+        _refuse_another(identity, directory, found, fresh=fresh)
+        _prepare(identity, directory, found, keep=resumable and not (force or fresh))
+        asked = ["forced"] if force else ["fresh start"] if fresh else []
+        return _do(identity, directory, work, asked + found.reasons, unrecorded)
+
+
+def _do(identity: Identity, directory: Path, work: Work, reasons: list[str], unrecorded: Sequence[str]) -> StageResult:
+    write_identity(identity, directory)
+    started = time.monotonic()
+    summary = work(directory) or {}
+    seconds = time.monotonic() - started
+    if isinstance(summary, Unfinished):
+        return StageResult(identity.stage, directory, "partial", reasons, seconds, summary.summary)
+    record = manifest.complete(directory, identity, summary=summary, seconds=seconds, unrecorded=unrecorded)
+    return StageResult(identity.stage, directory, "ran", reasons, record.seconds, record.summary)
+
+
+def _reused(identity: Identity, directory: Path) -> StageResult:
+    record = manifest.read(directory)
+    if record is None:
+        raise StageError(f"{directory} vanished while it was reused", hint="another process redid it; run again")
+    return StageResult(identity.stage, directory, "cached", [], record.seconds, record.summary)
+
+
+def _look(identity: Identity, directory: Path, *, verify: bool) -> StageState:
+    """The state without asking whether somebody works there now."""
+
+    def says(status: Status, *reasons: str) -> StageState:
+        return StageState(identity.stage, directory, status, list(reasons))
+
+    if _is_empty(directory):
+        return _absent(identity, directory)
+    ours = _addressed(identity, directory)
+    try:
+        owner = read_identity(directory)
+        if owner is not None and owner != identity:
+            return says("damaged" if ours else "stale", *differences(owner, identity))
+        record = manifest.read(directory)
+    except StageError as error:
+        return says("damaged", error.message)
+    if record is not None:
+        return _complete(identity, directory, record, verify=verify)
+    if owner is None:
+        return says("partial" if ours else "stale", f"it holds files but no {IDENTITY_FILE}")
+    return says("partial", f"started, not finished: there is no {MANIFEST_FILE}")
+
+
+def _complete(identity: Identity, directory: Path, record: Manifest, *, verify: bool) -> StageState:
+    lines = differences(record.identity, identity)
+    if lines:
+        status: Status = "damaged" if _addressed(identity, directory) else "stale"
+        return StageState(identity.stage, directory, status, lines)
+    damage = manifest.damages(directory, record, verify=verify)
+    return StageState(identity.stage, directory, "damaged" if damage else "cached", damage)
+
+
+def _absent(identity: Identity, directory: Path) -> StageState:
+    """Nothing there: `stale` with the difference to the nearest finished entry of the stage, else `missing`."""
+    if _addressed(identity, directory):
+        others = [differences(other, identity) for other in _finished(directory.parent.parent, identity.stage)]
+        if others:
+            return StageState(identity.stage, directory, "stale", min(others, key=len))
+    return StageState(identity.stage, directory, "missing", differences(None, identity))
+
+
+def _finished(root: Path, stage: str) -> Iterator[Identity]:
+    for entry in entries(root, stage):
+        try:
+            record = manifest.read(entry)
+        except StageError:
+            continue  # a damaged neighbour explains nothing
+        if record is not None:
+            yield record.identity
+
+
+def _addressed(identity: Identity, directory: Path) -> bool:
+    """Whether a directory is an entry of the store, ours to empty."""
+    return directory.name == identity.key and directory.parent.name == identity.stage
+
+
+def _is_empty(directory: Path) -> bool:
+    if not directory.exists():
+        return True
+    if not directory.is_dir():
+        raise StageError(f"{directory} is a file", hint="give a directory")
+    return all(path.name in NOBODYS or (is_temporary(path) and path.is_file()) for path in directory.iterdir())
+
+
+def _prepare(identity: Identity, directory: Path, found: StageState, *, keep: bool) -> None:
+    """Make a directory ready to be worked in; what is there is ours, and goes, stays (`keep`) or is set aside."""
+    if found.status == "damaged":
+        log.warning("%s: %s is damaged and is done again: %s", identity.stage, directory, "; ".join(found.reasons))
+    if keep or _addressed(identity, directory) or _is_empty(directory):
+        _empty(directory, keep_outputs=keep)
+    else:
+        _set_aside(identity.stage, directory)
+    directory.mkdir(parents=True, exist_ok=True)
+
+
+def _refuse_another(identity: Identity, directory: Path, found: StageState, *, fresh: bool) -> None:
+    """`StageError` for a run's directory that holds something other than a run of this identity.
+
+    `fresh` lets another identity's run be set aside, but never files that no run made.
+    """
+    if _addressed(identity, directory) or _is_empty(directory):
+        return
+    if not (directory / IDENTITY_FILE).exists() and not (directory / MANIFEST_FILE).exists():
+        raise StageError(
+            f"{identity.stage}: {directory} is not empty, and no run of grpo made what is in it",
+            hint="give another directory (--set trainer.output_dir=DIR), or empty this one yourself",
+        )
+    if not fresh and not _same_owner(identity, directory):
+        raise _belongs_to_another(identity, directory, found.reasons)
+
+
+def _same_owner(identity: Identity, directory: Path) -> bool:
+    """Whether a run's directory was claimed for this identity, by either of its two files."""
+    try:
+        owner = read_identity(directory)
+        record = None if owner is not None else manifest.read(directory)
+    except StageError:
+        return False  # unreadable: nobody knows whose it is
+    return identity == (record.identity if record is not None else owner)
+
+
+def _belongs_to_another(identity: Identity, directory: Path, reasons: list[str]) -> StageError:
+    shown = "\n".join(f"  {line}" for line in reasons)
+    return StageError(
+        f"{identity.stage}: {directory} belongs to a run with other settings or inputs:\n{shown}",
+        hint="give another directory (--set trainer.output_dir=DIR), "
+        f"or keep the old run as {directory.name}.old-<n> and start anew (--fresh), "
+        "or put the settings back to continue it",
+    )
+
+
+def _empty(directory: Path, *, keep_outputs: bool) -> None:
+    """Make an entry incomplete first, durably; then remove the rest, if it may not be continued."""
+    if not directory.exists():
+        return
+    (directory / MANIFEST_FILE).unlink(missing_ok=True)
+    sync_directory(directory)
+    for path in directory.iterdir():
+        if is_temporary(path) and path.is_file():
+            path.unlink()
+        elif not keep_outputs:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _set_aside(stage: str, directory: Path) -> None:
+    """Rename `<name>` to the first free `<name>.old-<n>`: nothing is lost."""
+    real = Path(os.path.realpath(directory))
+    number = 1
+    while (aside := real.with_name(f"{real.name}.old-{number}")).exists():
+        number += 1
+    real.rename(aside)
+    sync_directory(real.parent)
+    log.warning("%s: the earlier run is kept in %s", stage, aside)
