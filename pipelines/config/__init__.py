@@ -7,6 +7,7 @@ from pipelines.config.evaluation import EvaluationConfig
 from pipelines.config.experiment import ExperimentConfig
 from pipelines.config.generation import GenerationConfig
 from pipelines.config.layers import check_layer_ranges
+from pipelines.config.loader import Loaded, load
 from pipelines.config.loss import LossConfig
 from pipelines.config.model import ModelConfig
 from pipelines.config.monitoring import MonitoringConfig
@@ -24,6 +25,7 @@ __all__ = [
     "EvaluationConfig",
     "ExperimentConfig",
     "GenerationConfig",
+    "Loaded",
     "LossConfig",
     "LrScheduleConfig",
     "ModelConfig",
@@ -35,4 +37,5 @@ __all__ = [
     "SyntheticConfig",
     "TrainerConfig",
     "check_layer_ranges",
+    "load",
 ]

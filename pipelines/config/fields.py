@@ -1,0 +1,121 @@
+"""The schema as data: every key with its path, docstring, type and default. Help, templates and suggestions read it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from pydantic.fields import FieldInfo
+
+from pipelines.config.section import Section
+
+Path = tuple[str | int, ...]
+"""Where a value is: `("trainer", "loss", "type")`, with positions for items of a list."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: `nested` is the section below it, if any, and `many` says that it holds a list of those."""
+
+    path: tuple[str, ...]
+    field: FieldInfo
+    nested: type[Section] | None
+    many: bool
+
+    @property
+    def doc(self) -> str:
+        """The attribute docstring on one line."""
+        return " ".join((self.field.description or "").split())
+
+    @property
+    def sentence(self) -> str:
+        """The docstring's first sentence, without its full stop."""
+        return self.doc.split(". ", 1)[0].rstrip(".")
+
+    @property
+    def default(self) -> Any:
+        """The default value, `...` for a key that must be given."""
+        return ... if self.field.is_required() else self.field.get_default(call_default_factory=True)
+
+
+def dotted(path: Path) -> str:
+    """`rewards.0.weight` for `("rewards", 0, "weight")`."""
+    return ".".join(map(str, path))
+
+
+def keys_of(section: type[Section], prefix: tuple[str, ...] = ()) -> dict[str, Key]:
+    """The keys of one section by name, in the order of the file that defines it."""
+    keys: dict[str, Key] = {}
+    for name, field in section.model_fields.items():
+        nested = _section_in(field.annotation)
+        many = nested is not None and any(... in get_args(part) for part in _parts(field.annotation))
+        keys[name] = Key((*prefix, name), field, nested, many)
+    return keys
+
+
+def walk(section: type[Section], prefix: tuple[str, ...] = ()) -> Iterator[Key]:
+    """Every key below a section, parents first; the items of a list share the path of the list."""
+    for key in keys_of(section, prefix).values():
+        yield key
+        if key.nested is not None:
+            yield from walk(key.nested, key.path)
+
+
+def find(root: type[Section], path: Path) -> Key | None:
+    """The key that a path leads to or into: `rewards.0.config.x` leads into `rewards.config`."""
+    section: type[Section] | None = root
+    key: Key | None = None
+    for part in path:
+        if isinstance(part, int):
+            continue
+        if section is None:
+            return key
+        key = keys_of(section, key.path if key else ()).get(part)
+        if key is None:
+            return None
+        section = key.nested
+    return key
+
+
+def suggest(root: type[Section], path: Path) -> str:
+    """A hint for an unknown key: a close name in its section, the same name elsewhere, or what there is."""
+    parent = find(root, path[:-1]) if path[:-1] else None
+    section = parent.nested if parent else root
+    if section is None:
+        return f"{dotted(path[:-1])} has no keys below it"
+    above = dotted(path[:-1]) + "." if path[:-1] else ""
+    close = get_close_matches(str(path[-1]), section.model_fields, n=1)
+    if close:
+        return f"did you mean {above}{close[0]}?"
+    elsewhere = nearest(str(path[-1]), root)
+    if elsewhere:
+        return f"did you mean {elsewhere}?"
+    return f"known here are {', '.join(above + name for name in section.model_fields)}"
+
+
+def nearest(word: str, root: type[Section]) -> str:
+    """The dotted key, outside lists, whose last part or whole is closest to a word; "" when none is close."""
+    names = {dotted(key.path): key.path[-1] for key in walk(root) if not inside_list(root, key.path)}
+    last = {name: whole for whole, name in reversed(names.items())}
+    for candidates in (last, dict(zip(names, names, strict=True))):
+        close = get_close_matches(word, candidates, n=1, cutoff=0.75)
+        if close:
+            return candidates[close[0]]
+    return ""
+
+
+def inside_list(root: type[Section], path: Path) -> bool:
+    """Whether a path leads into the items of a list of sections."""
+    above = (find(root, path[:length]) for length in range(1, len(path)))
+    return any(key is not None and key.many for key in above)
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for argument in get_args(annotation):
+        yield from _parts(argument)
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    found = (part for part in _parts(annotation) if isinstance(part, type) and issubclass(part, Section))
+    return next(found, None)
