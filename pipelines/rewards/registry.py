@@ -1,0 +1,128 @@
+"""Names to reward classes: who registered what, and making one from its configuration."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import ValidationError
+
+from pipelines.config import Section
+from pipelines.errors import ConfigError
+from pipelines.rewards.base import BaseReward, RewardResult
+from pipelines.rewards.context import RewardContext
+
+RewardT = TypeVar("RewardT", bound=type[BaseReward])
+RewardFunction = Callable[[RewardContext], RewardResult]
+
+UNFINISHED = {
+    "code_execution": "it runs model-written code, and the sandbox that holds such code is not finished",
+}
+"""Names the specification promises and this version does not have yet: the one list of them."""
+
+
+class RewardRegistry:
+    """Every reward that a configuration can name."""
+
+    _classes: ClassVar[dict[str, type[BaseReward]]] = {}
+    _canonical: ClassVar[dict[str, str]] = {}
+
+    @classmethod
+    def register(cls, name: str, *, aliases: Sequence[str] = ()) -> Callable[[RewardT], RewardT]:
+        """Class decorator. An alias names the same reward; its metrics appear under `name`."""
+
+        def decorate(reward: RewardT) -> RewardT:
+            if not issubclass(reward, BaseReward):
+                raise ConfigError(
+                    f"reward {name!r}: {reward.__name__} does not derive from BaseReward",
+                    hint="write `class YourReward(BaseReward)` and give it `compute(self, context)`",
+                )
+            for word in (name, *aliases):
+                cls._claim(word, reward)
+                cls._canonical[word] = name
+                cls._classes[word] = reward
+            return reward
+
+        return decorate
+
+    @classmethod
+    def register_function(cls, name: str, *, aliases: Sequence[str] = ()) -> Callable[[RewardFunction], RewardFunction]:
+        """Function decorator, for a rule without configuration: `def rule(context) -> float`."""
+
+        def decorate(function: RewardFunction) -> RewardFunction:
+            def compute(_self: BaseReward, context: RewardContext) -> RewardResult:
+                return function(context)
+
+            members = {"compute": compute, "Config": Section, "__module__": function.__module__}
+            cls.register(name, aliases=aliases)(type(function.__name__, (BaseReward,), members))
+            return function
+
+        return decorate
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Every name and alias that can be asked for."""
+        return sorted(cls._classes)
+
+    @classmethod
+    def canonical(cls, name: str) -> str:
+        """The name that an alias stands for."""
+        return cls._canonical.get(name, name)
+
+    @classmethod
+    def get(cls, name: str, *, where: str = "reward") -> type[BaseReward]:
+        if name in cls._classes:
+            return cls._classes[name]
+        if name in UNFINISHED:
+            raise ConfigError(
+                f"{where}: {name!r} does not work yet: {UNFINISHED[name]}",
+                hint=f"leave it out for now; what works: {', '.join(cls.names())}",
+            )
+        close = difflib.get_close_matches(name, cls.names(), n=1)
+        guess = f"did you mean {close[0]!r}? " if close else ""
+        raise ConfigError(
+            f"{where}: there is no reward called {name!r}",
+            hint=f"{guess}known are {', '.join(cls.names())}; list a file of your own under `plugins`",
+        )
+
+    @classmethod
+    def create(cls, name: str, config: Mapping[str, Any] | None = None, *, where: str = "reward") -> BaseReward:
+        """Make one reward; a key or value it cannot use is a ConfigError that names `where.config.key`."""
+        reward = cls.get(name, where=f"{where}.name")
+        settings = dict(config or {})
+        if reward.Config is not None:
+            _check(reward.Config, settings, f"{where}.config")
+        try:
+            return reward(settings)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{where}.config: reward {name!r} could not be made: {type(error).__name__}: {error}",
+                hint=f"the message comes from {reward.__module__}.{reward.__qualname__}.__init__",
+            ) from error
+
+    @classmethod
+    def _claim(cls, name: str, reward: type[BaseReward]) -> None:
+        holder = cls._classes.get(name)
+        if holder and (holder.__module__, holder.__qualname__) != (reward.__module__, reward.__qualname__):
+            raise ConfigError(
+                f"two rewards want the name {name!r}: {holder.__module__}.{holder.__qualname__} "
+                f"and {reward.__module__}.{reward.__qualname__}",
+                hint="register yours under another name",
+            )
+
+
+def _check(model: type[Section], settings: dict[str, Any], where: str) -> None:
+    """Validate against the declared keys; the first problem becomes the error, named by its dotted key."""
+    try:
+        model.model_validate(settings)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join([where, *map(str, problem["loc"])])
+        known = sorted(model.model_fields)
+        if problem["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+            guess = f"did you mean {close[0]!r}? " if close else ""
+            raise ConfigError(f"{key}: no such key", hint=f"{guess}known are {', '.join(known) or 'none'}") from error
+        hint = f"keys of this reward: {', '.join(known)}"
+        raise ConfigError(f"{key}: {problem['msg'].removeprefix('Value error, ')}", hint=hint) from error
