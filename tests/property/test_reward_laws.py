@@ -16,8 +16,9 @@ RANGES = {
     "format_structure": (0, 1, {"min_think_length": 3, "think_length_target_min": 5, "think_length_target_max": 9}),
     "length_penalty": (0, 1, {"target_length": 5, "max_length": 9, "min_length": 2}),
 }
-PIECES = """<think> </think> 42 -1/2 $ % 1,000 .5 #### \\boxed{ } \\frac{1}{2} (B) ** = e9 ½ ² 中文 😀 \u0661 e\u0301 \u2212""".split()
-pieces = st.sampled_from([*PIECES, " ", "\n", "\u202f", "\x00", "The answer is "])
+TAGS_AND_MARKS = ["<think>", "</think>", "####", r"\boxed{", "}", r"\frac{1}{2}", "The answer is ", "(B)", "**", "="]
+NUMBERS = ["42", "-1/2", "$", "%", "1,000", ".5", "e9", "\u2212", "½", "²", "\u0661"]
+pieces = st.sampled_from([*TAGS_AND_MARKS, *NUMBERS, "中文", "😀", "e\u0301", " ", "\n", "\u202f", "\x00"])
 texts = st.one_of(st.text(), st.lists(pieces, max_size=12).map("".join))
 contexts = st.builds(
     RewardContext,
