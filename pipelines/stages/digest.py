@@ -4,7 +4,6 @@ The cache remembers a file by path, size, modification and change time and inode
 damaged or half-written cache costs a second reading and nothing else.
 """
 
-import hashlib
 import logging
 import os
 import time
@@ -15,14 +14,13 @@ from typing import Any, cast
 from filelock import FileLock
 
 from pipelines.errors import StageError
-from pipelines.stages.files import read_json, write_json
+from pipelines.files import read_json, sha256_of_stream, write_json
 from pipelines.stages.identity import digest_of
 
 CACHE_FILE = "digests.json"
 CACHE_FORMAT = 1
 SETTLED_SECONDS = 2.0
 """A younger file could change again within its time stamp's resolution, so its digest is not remembered."""
-CHUNK_BYTES = 1 << 20
 
 log = logging.getLogger(__name__)
 
@@ -45,18 +43,16 @@ def _stamp(status: os.stat_result) -> list[int]:
 
 def _read(path: Path) -> tuple[str, list[int]]:
     """The digest and the stamp of the very bytes that were read."""
-    hasher = hashlib.sha256()
     try:
         with path.open("rb") as stream:
             before = _stamp(os.fstat(stream.fileno()))
-            while chunk := stream.read(CHUNK_BYTES):
-                hasher.update(chunk)
+            sha256 = sha256_of_stream(stream)
             after = _stamp(os.fstat(stream.fileno()))
     except OSError as error:
         raise StageError(f"cannot read {path}: {error.strerror}", hint="check the path and its permissions") from error
     if before[:2] != after[:2]:
         raise StageError(f"{path} changed while it was read", hint="wait until it is complete, then run again")
-    return hasher.hexdigest(), after
+    return sha256, after
 
 
 class DigestCache:

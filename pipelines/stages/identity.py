@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipelines.errors import StageError
-from pipelines.stages.files import read_json, write_json
+from pipelines.files import read_json, write_json
 
 FORMAT = 1
 """Version of the identity itself; changing it makes every key new."""

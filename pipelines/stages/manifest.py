@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipelines.errors import StageError
+from pipelines.files import is_temporary, read_json, sync_directory, sync_file, write_json
 from pipelines.stages import digest
-from pipelines.stages.files import is_temporary, read_json, sync_directory, write_json
 from pipelines.stages.identity import IDENTITY_FILE, Identity, digest_of, from_dict
 
 MANIFEST_FILE = "manifest.json"
@@ -89,8 +89,7 @@ def _plain(summary: Any) -> Any:
 
 def _record(directory: Path, path: str) -> FileRecord:
     full = directory / path
-    with full.open("rb") as stream:
-        os.fsync(stream.fileno())
+    sync_file(full)
     return FileRecord(path, full.stat().st_size, digest.of_file(full))
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.errors import StageError
+from pipelines.files import is_temporary, sync_directory
 from pipelines.stages import locks, manifest
 from pipelines.stages.explain import differences
-from pipelines.stages.files import is_temporary, sync_directory
 from pipelines.stages.identity import IDENTITY_FILE, KEY_PATTERN, Identity, read_identity, write_identity
 from pipelines.stages.manifest import MANIFEST_FILE, Manifest
 

@@ -1,14 +1,36 @@
 """Small files that are either there whole or not at all: temporary file, fsync, rename, fsync of the directory."""
 
+import hashlib
 import json
 import os
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from pipelines.errors import StageError
+from pipelines.errors import GrpoError, StageError
 
 TEMPORARY_SUFFIX = ".grpo-tmp"
+CHUNK_BYTES = 1 << 20
+
+
+def sha256_of_stream(stream: BinaryIO) -> str:
+    """sha256 (hex) of what is left to read, in constant memory."""
+    hasher = hashlib.sha256()
+    while chunk := stream.read(CHUNK_BYTES):
+        hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """sha256 (hex) of a file's bytes; `OSError` if it cannot be read."""
+    with path.open("rb") as stream:
+        return sha256_of_stream(stream)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's bytes survive a power cut."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
 
 
 def sync_directory(directory: Path) -> None:
@@ -36,18 +58,18 @@ def write_json(path: Path, value: object) -> None:
     sync_directory(path.parent)
 
 
-def read_json(path: Path) -> Any:
-    """The parsed file; None if it does not exist; `StageError` if it is not JSON."""
+def read_json(path: Path, raises: type[GrpoError] = StageError) -> Any:
+    """The parsed file; None if it does not exist; the given error if it is not JSON."""
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (UnicodeDecodeError, OSError) as error:
-        raise StageError(f"{path} cannot be read: {error}", hint="check its permissions, or remove it") from error
+        raise raises(f"{path} cannot be read: {error}", hint="check its permissions, or remove it") from error
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise StageError(f"{path} is not JSON: {error}", hint="it was cut short or edited; remove it") from error
+        raise raises(f"{path} is not JSON: {error}", hint="it was cut short or edited; remove it") from error
 
 
 def is_temporary(path: Path) -> bool:
