@@ -35,7 +35,7 @@ class Settings:
 
 
 def group_advantages(rewards, group_size, epsilon):
-    """Advantages [N] = (r - mean) / (std + epsilon) in each group, std with ddof = 1, and whether all were equal [N]."""
+    """Advantages [N] = (r - mean) / (std + epsilon) in each group (std with ddof = 1); all equal [N] bool."""
     groups = np.asarray(rewards, dtype=np.float64).reshape(-1, group_size)
     relative = groups - groups[:, :1]  # so that equal rewards give exactly 0
     centered = relative - relative.mean(axis=1, keepdims=True)

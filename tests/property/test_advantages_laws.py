@@ -41,14 +41,36 @@ def test_equal_rewards_give_exact_zeros(reward, shape, config, aggregation):
     assert zero.all()
 
 
-@given(rewards=rewards_of, equal=tenths)
+@given(rewards=rewards_of, equal=tenths, config=configs.filter(lambda config: config.baseline != "batch"))
 @laws
-def test_one_equal_group_among_others_is_zero_and_flagged(rewards, equal):
+def test_an_equal_group_among_others_is_exactly_zero(rewards, equal, config):
     rewards[0] = equal
-    values, zero = run(rewards, AdvantageConfig())
+    values, zero = run(rewards, config.model_copy(update={"epsilon": 1e-8}))
     assert not values[0].any()
-    assert zero[0].all()
-    assert (zero[1:].all(axis=1) == (rewards[1:].max(axis=1) == rewards[1:].min(axis=1))).all()
+    flat = rewards.max(axis=1) == rewards.min(axis=1)
+    assert (zero.all(axis=1) == (flat.all() if config.scale == "batch" else flat)).all()
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_ten_times_2_7_has_no_advantage(scale):
+    """Their float32 mean is not 2.7: centring on it would leave up to 0.98 with epsilon 1e-8."""
+    rewards = np.array([[2.7] * 10, [1.0, 0.0] * 5], dtype=np.float32)
+    assert rewards[0].mean() != rewards[0, 0]
+    values, _ = run(rewards, AdvantageConfig(scale=scale, epsilon=1e-8))
+    assert not values[0].any()
+    assert values[1].all()
+
+
+@pytest.mark.parametrize("level", [1e-3, 0.7, 300.0])
+def test_one_unit_in_the_last_place_is_no_signal_but_a_ten_thousandth_is(level):
+    noisy = np.array([[level, np.nextafter(np.float32(level), np.float32(np.inf)), level, level]], dtype=np.float32)
+    values, zero = run(noisy, AdvantageConfig(epsilon=1e-8))
+    assert not values.any()
+    assert zero.all()
+    small = np.array([[level, level * 1.0001, level, level]], dtype=np.float32)
+    values, zero = run(small, AdvantageConfig(epsilon=1e-12))
+    assert not zero.any()
+    np.testing.assert_allclose(values, [[-0.5, 1.5, -0.5, -0.5]], atol=1e-2)
 
 
 @given(rewards=rewards_or_none, config=configs)
