@@ -1,0 +1,71 @@
+# One command from a fresh clone is enough: every target creates .venv when it is missing.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+GRPO := $(BIN)/grpo
+STAMP := $(VENV)/.installed
+
+DEMO := outputs/demo
+SMOLLM2 := .models/smollm2
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo smollm2 tiny-model test check test-all bench build docs clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## create .venv with everything that development needs
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "error: $(PYTHON) is older than 3.10"; echo "hint: make PYTHON=/path/to/a/newer/python3"; exit 1; } >&2
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## preprocess, score, train, score again: accuracy rises in a few minutes
+	@mkdir -p $(DEMO)
+	test -f $(DEMO)/config.yaml || $(GRPO) init-config --output $(DEMO)/config.yaml
+	$(GRPO) preprocess --config $(DEMO)/config.yaml
+	$(GRPO) eval --config $(DEMO)/config.yaml
+	$(GRPO) train --config $(DEMO)/config.yaml --set trainer.output_dir=$(DEMO)/run
+	$(GRPO) eval --config $(DEMO)/config.yaml --set trainer.output_dir=$(DEMO)/run \
+		--checkpoint $(DEMO)/run/checkpoints/latest --baseline
+	@echo "run: $(DEMO)/run  checkpoints: $(DEMO)/run/checkpoints"
+
+smollm2: $(STAMP) ## build a real model, SmolLM2-135M-Instruct, into .models/
+	test -f $(SMOLLM2)/config.json || $(BIN)/python benchmarks/smollm2.py $(SMOLLM2)
+
+tiny-model: $(STAMP) ## train the built-in model again, from a blank one, with this project's own SFT
+	$(BIN)/python -m pipelines.models.tiny .models/blank
+
+test: $(STAMP) ## the quick tests
+	$(BIN)/python -m pytest -m "not slow" -q
+
+test-all: $(STAMP) ## all tests
+	$(BIN)/python -m pytest
+
+check: $(STAMP) ## what CI runs: format, lint, types, all tests
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/pyright
+	$(BIN)/python -m pytest
+
+bench: $(STAMP) ## measure: start-up, rollouts, updates
+	@for file in benchmarks/*.py; do \
+		case $$file in benchmarks/smollm2.py) continue;; esac; \
+		echo "== $$file"; $(BIN)/python $$file || exit 1; \
+	done
+
+build: $(STAMP) ## wheel and source archive in dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+
+docs: $(STAMP) ## write the configuration reference from the fields
+	$(BIN)/python -m pipelines.config.reference > docs/configuration.md
+
+clean: ## remove what was built or cached here; .venv, .models and outputs stay
+	rm -rf dist build .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
