@@ -1,21 +1,89 @@
-"""From decoded token ids to what rewards and evaluators read: the two regions and their texts.
+"""Prompts and a model give completions; completions give what rewards and evaluators read: regions and their texts.
 
 B prompts with G completions each give N = B * G contexts, group by group, in the order of the rollouts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.algorithms.regions import Tags, thinking_length
+from pipelines.algorithms.regions import Tags, tags_for, thinking_length
+from pipelines.config import GenerationConfig
 from pipelines.rewards.context import RewardContext, completion_context
 
 if TYPE_CHECKING:
     from pipelines.generation.engine import Rollouts
+    from pipelines.models.load import LoadedModel
     from pipelines.rows.records import Row
+    from pipelines.tokens.dataset import TokenDataset
+
+ROWS_AT_ONCE = 256
+"""Completions decoded side by side where generation.rollout_batch_size is auto."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered prompt. `index` names it in its data set, and with it the random numbers of its completions."""
+
+    index: int
+    tokens: np.ndarray  # [P] int32
+    preopened: bool
+    row: Row
+
+
+@dataclass(frozen=True)
+class Completed:
+    """Some prompts and their completions; `contexts` and the rows of `rollouts` stand group by group."""
+
+    prompts: list[Prompt]
+    rollouts: Rollouts
+    contexts: list[RewardContext]
+
+
+def prompts_of(dataset: TokenDataset, indices: Iterable[int]) -> list[Prompt]:
+    """The prompts of a tokenised data set at these indices."""
+    return [Prompt(i, dataset.prompt_tokens(i), dataset.preopened(i), dataset.row(i)) for i in indices]
+
+
+def complete(
+    loaded: LoadedModel,
+    prompts: Sequence[Prompt],
+    generation: GenerationConfig,
+    *,
+    group_size: int,
+    max_tokens: int,
+    seed: int,
+    purpose: str,
+    step: int = 0,
+) -> Iterator[Completed]:
+    """`group_size` completions of each prompt, some prompts at a time, in their order.
+
+    How many at a time changes memory and speed only: a sample is drawn by (seed, purpose, step, prompt, sample).
+    """
+    from pipelines.generation.engine import generate
+    from pipelines.generation.seeds import row_keys
+
+    tags = tags_for(loaded.tokenizer, generation)
+    rows_at_once = ROWS_AT_ONCE if generation.rollout_batch_size == "auto" else generation.rollout_batch_size
+    width = max(1, rows_at_once // group_size)
+    for start in range(0, len(prompts), width):
+        some = list(prompts[start : start + width])
+        rollouts = generate(
+            loaded.model,
+            [prompt.tokens for prompt in some],
+            group_size=group_size,
+            sampling=generation,
+            eos_ids=loaded.eos_ids,
+            max_tokens=max_tokens,
+            seeds=row_keys(seed, purpose, step, [prompt.index for prompt in some], group_size),
+        )
+        rows, preopened = [prompt.row for prompt in some], [prompt.preopened for prompt in some]
+        contexts = completion_contexts(rollouts, rows, preopened, loaded.tokenizer, tags, step=step)
+        yield Completed(some, rollouts, contexts)
 
 
 def thinking_lengths(rollouts: Rollouts, preopened: Sequence[bool], tokenizer: Any, tags: Tags) -> np.ndarray:
@@ -62,7 +130,7 @@ def completion_contexts(
             step=step,
             **_asked(rows[prompt]),
         )
-        for n, prompt in enumerate(np.arange(len(lengths)) // rollouts.group_size)
+        for n, prompt in enumerate(n // rollouts.group_size for n in range(len(lengths)))
     ]
 
 
