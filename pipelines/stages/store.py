@@ -214,7 +214,7 @@ def _prepare(identity: Identity, directory: Path, found: StageState, *, keep: bo
         _empty(directory, keep_outputs=keep)
     else:
         _set_aside(identity.stage, directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    Path(os.path.realpath(directory)).mkdir(parents=True, exist_ok=True)  # a link to a run stays one
 
 
 def _refuse_another(identity: Identity, directory: Path, found: StageState, *, fresh: bool) -> None:
