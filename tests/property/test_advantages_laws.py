@@ -51,6 +51,15 @@ def test_an_equal_group_among_others_is_exactly_zero(rewards, equal, config):
     assert (zero.all(axis=1) == (flat.all() if config.scale == "batch" else flat)).all()
 
 
+@given(rewards=rewards_of, equal=tenths, baseline=st.sampled_from(["group", "leave_one_out"]))
+@laws
+def test_an_equal_group_is_exactly_zero_when_rewards_are_normalised_first(rewards, equal, baseline):
+    rewards[-1] = equal
+    values, zero = run(rewards, AdvantageConfig(baseline=baseline, aggregation="normalize_then_sum", epsilon=1e-8))
+    assert not values[-1].any()
+    assert (zero.all(axis=1) == (rewards.max(axis=1) == rewards.min(axis=1))).all()
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_ten_times_2_7_has_no_advantage(scale):
     """Their float32 mean is not 2.7: centring on it would leave up to 0.98 with epsilon 1e-8."""
