@@ -4,7 +4,7 @@ Thinking is everything up to and including the last close tag; the answer is wha
 completion is all thinking if thinking was opened (by the prompt or by an open tag), and all answer otherwise. The two
 regions partition the completion, whose end-of-sequence token belongs to the region it ends. Only lengths say where a
 completion ends: padding may be the same id as EOS. Text is decoded only to find a tag that the tokenizer spelled
-otherwise than it spells the tag alone, such as `</think` + `>\\n`.
+otherwise than it spells the tag alone, such as one whose `>` is merged with the newline after it.
 """
 
 from collections.abc import Callable, Sequence
