@@ -8,19 +8,23 @@ Every step of the working is a small table look-up with its carry written out, a
 import json
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from pipelines.errors import DataError
+
 Operation = Literal["addition", "subtraction", "multiplication"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
-SYMBOLS = {"addition": "+", "subtraction": "-", "multiplication": "*"}
+SYMBOLS: dict[Operation, str] = {"addition": "+", "subtraction": "-", "multiplication": "*"}
+
+SHARES: dict[Operation, float] = {"addition": 0.45, "subtraction": 0.35, "multiplication": 0.2}
 
 SEED = 20_240
-TRAIN_ROWS = {"addition": 3_700, "subtraction": 3_000, "multiplication": 660}
+TRAIN_ROWS: dict[Operation, int] = {"addition": 3_700, "subtraction": 3_000, "multiplication": 660}
 """Bounded by what exists: 4,095 unordered sums, 4,095 differences and 720 products of two-digit numbers."""
-VAL_ROWS = {"addition": 250, "subtraction": 200, "multiplication": 50}
+VAL_ROWS: dict[Operation, int] = {"addition": 250, "subtraction": 200, "multiplication": 50}
 
 
 class Problem(NamedTuple):
@@ -35,7 +39,7 @@ class Problem(NamedTuple):
         """What makes two problems the same one: 47+38 is 38+47."""
         if self.operation == "subtraction":
             return self
-        return (self.operation, *sorted((self.left, self.right)))
+        return self.operation, min(self.left, self.right), max(self.left, self.right)
 
 
 def worked(problem: Problem) -> tuple[str, str]:
@@ -74,14 +78,49 @@ def pool_size(operation: Operation, digits: int) -> int:
 
 
 def bundled_splits() -> dict[str, list[Problem]]:
-    """The shipped train and validation problems: disjoint, the same mix of operations in both."""
+    """The shipped train and validation problems: disjoint, nearly the same mix of operations in both."""
+    return _splits(TRAIN_ROWS, VAL_ROWS, digits=2, seed=SEED)
+
+
+def synthetic_splits(train_rows: int, val_rows: int, digits: int, seed: int) -> dict[str, list[Problem]]:
+    """So many distinct problems with operands of so many digits; DataError if there are not enough of them."""
+    val, both = _mix(val_rows, digits), _mix(train_rows + val_rows, digits)
+    train: dict[Operation, int] = {operation: both[operation] - val[operation] for operation in OPERATIONS}
+    return _splits(train, val, digits, seed)
+
+
+def _mix(rows: int, digits: int) -> dict[Operation, int]:
+    """How many problems of each operation; where an operation has too few, the others step in."""
+    mix: dict[Operation, int] = {}
+    remaining = sorted(OPERATIONS, key=lambda operation: pool_size(operation, digits))
+    available = sum(pool_size(operation, digits) for operation in OPERATIONS)
+    if rows > available:
+        raise DataError(
+            f"data.synthetic: {rows} rows asked for, but only {available} problems of {digits} digits exist",
+            hint="ask for fewer rows, or raise data.synthetic.difficulty",
+        )
+    while remaining:
+        share = SHARES[remaining[0]] / sum(SHARES[operation] for operation in remaining)
+        operation = remaining.pop(0)
+        wanted = round((rows - sum(mix.values())) * share)
+        mix[operation] = min(wanted, pool_size(operation, digits))
+    short = rows - sum(mix.values())  # the last one ran dry: an earlier one has room
+    for operation in OPERATIONS:
+        extra = min(short, pool_size(operation, digits) - mix[operation])
+        mix[operation], short = mix[operation] + extra, short - extra
+    return mix
+
+
+def _splits(
+    train: Mapping[Operation, int], val: Mapping[Operation, int], digits: int, seed: int
+) -> dict[str, list[Problem]]:
     splits: dict[str, list[Problem]] = {"train": [], "val": []}
     for operation in OPERATIONS:
-        problems = distinct_problems(operation, digits=2, seed=SEED)
-        splits["val"] += islice(problems, VAL_ROWS[operation])
-        splits["train"] += islice(problems, TRAIN_ROWS[operation])
+        problems = distinct_problems(operation, digits, seed)
+        splits["val"] += islice(problems, val[operation])
+        splits["train"] += islice(problems, train[operation])
     for problems in splits.values():
-        random.Random(SEED).shuffle(problems)
+        random.Random(seed).shuffle(problems)
     return splits
 
 

@@ -1,0 +1,141 @@
+"""From a row to the text and the tokens a model is shown: the chat template, once, and never again.
+
+Token ids are canonical from here on. A prompt is rendered with the tokenizer's chat template (plain text where it has
+none); a completion is tokenised on its own, without special tokens, and ends with EOS. A template that ends the prompt
+inside an open think tag is noticed, by what it adds for the assistant to continue: tags in messages do not count.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.errors import DataError, ModelError
+from pipelines.rows.records import Message, Row
+
+DEFAULT_TAGS = ("<think>", "</think>")
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """The tokens of a row; `completion` ends with EOS and is empty where the row has none."""
+
+    prompt: list[int]
+    completion: list[int]
+    preopened: bool
+
+
+def messages_for(row: Row, system_prompt: str | None) -> list[Message]:
+    """The conversation: the row's own system message, in or beside its prompt, wins over the configured one."""
+    messages = [{"role": "user", "content": row.prompt}] if isinstance(row.prompt, str) else row.prompt
+    system = row.system or system_prompt
+    if system and not any(message["role"] == "system" for message in messages):
+        return [{"role": "system", "content": system}, *messages]
+    return messages
+
+
+def render_prompt(tokenizer: Any, row: Row, system_prompt: str | None = None) -> list[int]:
+    """Token ids of one prompt; for many rows, a `ChatEncoder` is faster and gives the same ids."""
+    return ChatEncoder(tokenizer, system_prompt).encode([row])[0].prompt
+
+
+def preopens_thinking(
+    tokenizer: Any, row: Row, system_prompt: str | None = None, tags: tuple[str, str] = DEFAULT_TAGS
+) -> bool:
+    """Whether the template ends this prompt inside an open think tag."""
+    encoder = ChatEncoder(tokenizer, system_prompt, tags)
+    return encoder.preopened(row, encoder.render(row))
+
+
+class ChatEncoder:
+    """One tokenizer with its template, ready for many rows. `tags` open and close thinking."""
+
+    def __init__(self, tokenizer: Any, system_prompt: str | None = None, tags: tuple[str, str] = DEFAULT_TAGS) -> None:
+        self.tokenizer = tokenizer
+        self.system_prompt = system_prompt
+        self.tags = tags
+        # The wrapper of mlx-lm knows templates that are not a string; its inner tokenizer encodes batches.
+        self.has_template = bool(getattr(tokenizer, "has_chat_template", tokenizer.chat_template))
+        self.batch_encode = getattr(tokenizer, "_tokenizer", tokenizer)
+        if tokenizer.eos_token_id is None:
+            raise ModelError("the tokenizer has no EOS token", hint="name eos_token in tokenizer_config.json")
+        self.eos_id = int(tokenizer.eos_token_id)
+        self._usual_ending = self._ending([{"role": "user", "content": "x"}]) if self.has_template else ""
+
+    def render(self, row: Row) -> str:
+        """The text of the prompt, up to where the completion begins."""
+        messages = messages_for(row, self.system_prompt)
+        if not self.has_template:
+            return "\n\n".join(message["content"] for message in messages)
+        return self._apply(messages, row.source, add_generation_prompt=True)
+
+    def preopened(self, row: Row, rendered: str) -> bool:
+        """Whether what the template added for the assistant, at the end of `rendered`, leaves thinking open."""
+        if not self.has_template or not self.tags[0]:
+            return False
+        ending = self._usual_ending
+        if not ending or not rendered.endswith(ending):
+            ending = self._ending(messages_for(row, self.system_prompt), row.source)
+        return ending.rfind(self.tags[0]) > ending.rfind(self.tags[1])
+
+    def encode(self, rows: Sequence[Row]) -> list[EncodedRow]:
+        """Tokens of many rows, each side in one call of the tokenizer."""
+        rendered = [self.render(row) for row in rows]
+        preopened = [self.preopened(row, text) for row, text in zip(rows, rendered, strict=True)]
+        prompts = self._tokens(rendered, add_special_tokens=not self.has_template)
+        texts = [self._completion(row, opened) for row, opened in zip(rows, preopened, strict=True)]
+        completions = self._tokens(texts, add_special_tokens=False)
+        return [
+            EncodedRow(prompt, [] if row.completion is None else [*completion, self.eos_id], opened)
+            for row, prompt, completion, opened in zip(rows, prompts, completions, preopened, strict=True)
+        ]
+
+    def _completion(self, row: Row, preopened: bool) -> str:
+        """The completion's text; an open tag that the prompt has already is not said twice."""
+        text = row.completion or ""
+        if preopened and text.lstrip().startswith(self.tags[0]):
+            text = text.lstrip()[len(self.tags[0]) :]
+            return text.lstrip("\n") if self._usual_ending.endswith("\n") else text
+        return text
+
+    def _tokens(self, texts: list[str], *, add_special_tokens: bool) -> list[list[int]]:
+        if not texts:
+            return []
+        encoded = self.batch_encode(
+            texts,
+            add_special_tokens=add_special_tokens,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # long texts are counted, dropped or cut later
+        )["input_ids"]
+        # A plain prompt may get BOS; an EOS at its end would tell the model that all is said.
+        return [ids[:-1] if add_special_tokens and ids and ids[-1] == self.eos_id else ids for ids in encoded]
+
+    def _ending(self, messages: list[Message], source: str = "") -> str:
+        """What the template adds to a conversation for the assistant to continue."""
+        without = self._apply(messages, source, add_generation_prompt=False)
+        full = self._apply(messages, source, add_generation_prompt=True)
+        return full[_common_length(without, full) :]
+
+    def _apply(self, messages: list[Message], source: str, *, add_generation_prompt: bool) -> str:
+        from jinja2.exceptions import TemplateError
+
+        try:
+            return self.tokenizer.apply_chat_template(
+                messages, add_generation_prompt=add_generation_prompt, tokenize=False
+            )
+        except TemplateError as error:
+            where = f"{source}: " if source else ""
+            raise DataError(
+                f"{where}the model's chat template refuses this conversation: {error}",
+                hint="some templates know no system message, or want user and assistant to take turns",
+            ) from error
+
+
+def _common_length(one: Iterable[str], other: Iterable[str]) -> int:
+    """How many leading characters two texts share."""
+    length = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        length += 1
+    return length
