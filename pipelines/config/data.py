@@ -11,7 +11,8 @@ class SyntheticConfig(Section):
     """A generated task, read by `loader_type: synthetic`."""
 
     task: str = Field(default="arithmetic", min_length=1)
-    """Generator: arithmetic, countdown, letter_counting, list_sorting, mcq, or a reasoning-gym data set."""
+    """Generator of the rows. One of arithmetic, countdown, letter_counting, list_sorting, mcq,
+    or the name of a reasoning-gym data set."""
 
     train_rows: int = Field(default=5000, ge=1)
     """Number of training rows to generate."""
@@ -36,7 +37,7 @@ class DataConfig(Section):
     """Training rows: a file, an array prefix (npy), or builtin:arithmetic."""
 
     val_path: str | None = Field(default=None, min_length=1)
-    """Validation rows (null = val_fraction of the training rows, or those that come with builtin:arithmetic)."""
+    """Validation rows (null = val_fraction of the training rows). builtin:arithmetic brings its own."""
 
     val_fraction: float = Field(default=0.0, ge=0, lt=1)
     """Fraction of the training rows set aside for validation when val_path is null."""

@@ -44,19 +44,19 @@ class GenerationConfig(Section):
     """Added to the close tag's logit while thinking is open; negative lengthens thinking."""
 
     bias_answer_start: float = 0.0
-    """Added to the answer tag's logit once thinking is closed and until it appears; needs answer_start_tag."""
+    """Added to the answer tag's logit after thinking, until it appears. Needs answer_start_tag."""
 
     punish_extra_think_end: float = 0.0
-    """Added to the close tag's logit once thinking is closed; negative discourages a second close."""
+    """Added to the close tag's logit after thinking; negative discourages a second one."""
 
     punish_reopen_think: float = 0.0
-    """Added to the open tag's logit once thinking is closed; negative discourages thinking again."""
+    """Added to the open tag's logit after thinking; negative discourages a second one."""
 
     min_think_tokens: int = Field(default=0, ge=0)
     """Thinking tokens below which think_end_early_bias replaces bias_close_think."""
 
     think_end_early_bias: float = 0.0
-    """Added to the close tag's logit below min_think_tokens; negative delays closing, positive pushes it."""
+    """Added to the close tag's logit below min_think_tokens. Negative delays closing, positive pushes it."""
 
     max_think_tokens: int | None = Field(default=None, ge=1)
     """Hard budget of thinking tokens, after which the close tag is forced (null = none)."""

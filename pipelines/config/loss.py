@@ -24,22 +24,23 @@ class LossConfig(Section):
     """Cap of the ratio in the unclipped term as well (null = none); above 1 + epsilon_high to matter."""
 
     level: Literal["token", "sequence"] = "token"
-    """Whether each token has its ratio or a completion has one, the geometric mean of its tokens'."""
+    """Whether each token has a ratio, or each completion one: its tokens' geometric mean."""
 
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
-    """Estimator of the KL to the reference: k1 = -d, k2 = d^2/2, k3 = exp(d) - d - 1, with d = ref - new."""
+    """Estimator of the KL to the reference.
+    With d = ref - new: k1 = -d, k2 = d^2/2, k3 = exp(d) - d - 1."""
 
     kl_bias_correction: bool = False
-    """Multiply the KL term by the probability ratio, which makes its gradient unbiased off-policy."""
+    """Multiply the KL term by the probability ratio, for an unbiased gradient off-policy."""
 
     entropy_coef: float = Field(default=0.0, ge=0)
     """Weight of the entropy bonus, which is subtracted from the loss (0 = off)."""
 
     top_entropy_quantile: float = Field(default=1.0, gt=0, le=1)
-    """Learn from this fraction of tokens only, those with the highest entropy (1.0 = all; arXiv:2506.01939)."""
+    """Learn only from this fraction of tokens, the most uncertain (1.0 = all). Source: arXiv:2506.01939."""
 
     mask_truncated_completions: bool = False
-    """Leave completions that hit max_gen_len out of the loss; their reward stays in the group's statistics."""
+    """Leave completions cut off at max_gen_len out of the loss. Their reward stays in the group's statistics."""
 
     @property
     def sequence_level(self) -> bool:

@@ -30,10 +30,10 @@ class ModelConfig(Section):
     """Dropout in front of the adapters while training."""
 
     lora_target_modules: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
-    """Names of the linear layers that get an adapter, such as self_attn.q_proj (null = all linear layers)."""
+    """Linear layers that get adapters, such as self_attn.q_proj (null = all)."""
 
     lora_layers: int = Field(default=-1, ge=-1)
     """Number of layers, counted from the last, that get adapters (-1 = all)."""
 
     quantize_bits: Literal[2, 3, 4, 5, 6, 8] | None = None
-    """Quantise the frozen base weights to so many bits, for LoRA (null = leave them as they are)."""
+    """Quantise the frozen base weights under LoRA to so many bits (null = do not)."""

@@ -83,7 +83,7 @@ def _conflict(conflict: Conflict, origins: Mapping[Path, str]) -> tuple[str, str
         (key, origins.get(tuple(int(part) if part.isdecimal() else part for part in key.split(".")), DEFAULT))
         for key in conflict.keys
     )
-    named = " and ".join(f"{key} ({place})" for key, place in places)
+    named = " and ".join(f"{key} ({place})" if origins else key for key, place in places)
     return f"{named}: {conflict.message}", conflict.hint
 
 

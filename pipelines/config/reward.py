@@ -14,7 +14,7 @@ class RewardConfig(Section):
     """Name the reward is registered under."""
 
     weight: float = Field(default=1.0, ge=0)
-    """Share of the reward in the weighted mean over those that did not abstain."""
+    """Weight of the reward in the mean over those that did not abstain."""
 
     config: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Settings of the reward, checked by the reward itself."""

@@ -51,13 +51,13 @@ class TrainerConfig(Section):
     """Completions per prompt: the group whose rewards are compared with each other."""
 
     grad_accum_steps: int = Field(default=1, ge=1)
-    """Accumulation steps per update: multiplies ppo_batch_size into the prompts of one optimizer step."""
+    """Accumulation steps per update; times ppo_batch_size = prompts per update."""
 
     num_iterations: int = Field(default=1, ge=1)
     """Updates made from each batch of rollouts (1 = on-policy)."""
 
     micro_batch_tokens: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    """Tokens that pass through the model at a time: a matter of memory only, the result stays the same."""
+    """Tokens that pass through the model at a time; memory only, never the result."""
 
     grad_clip_norm: float = Field(default=1.0, ge=0)
     """Largest norm of the gradient; longer ones are scaled down to it (0 = no clipping)."""
@@ -66,7 +66,7 @@ class TrainerConfig(Section):
     """Recompute activations in the backward pass, to trade time for memory."""
 
     master_weights: Literal["auto", "float32", "none"] = "auto"
-    """Whether a float32 copy of the weights is stepped; auto = when full fine-tuning a 16-bit model."""
+    """Whether to step a float32 copy of the weights; auto = if all of a 16-bit model is trained."""
 
     grpo_beta: float = Field(default=0.0, ge=0)
     """Weight of the KL to the reference model (0 = off, and no reference is loaded)."""
@@ -105,13 +105,14 @@ class TrainerConfig(Section):
     """Weight of the answer tokens' gradient under dual gradients."""
 
     dual_train_other_params: bool = False
-    """Under dual gradients, also train what belongs to no layer: embeddings, final norm, head."""
+    """With dual gradients, also train what is in no layer: embeddings, norm, head."""
 
     use_sft_on_answer: bool = False
     """Add a supervised term on the reference completion to each update."""
 
     sft_mode: Literal["all", "answer_only", "exclude_thinking", "weighted"] = "all"
-    """Layers the supervised term trains: all, the answer range, those outside the thinking range, or weighted."""
+    """Layers the supervised term trains. all = every layer; answer_only = the answer range;
+    exclude_thinking = all but the thinking range; weighted = each range on its own region of the reference."""
 
     sft_weight: float = Field(default=0.2, ge=0)
     """Weight of the supervised term in the loss."""
@@ -126,7 +127,7 @@ class TrainerConfig(Section):
     """Updates between evaluations during training (0 = never)."""
 
     abort_after_dead_updates: int = Field(default=50, ge=0)
-    """End the run after so many updates in a row that taught nothing, all groups being equal (0 = never)."""
+    """End the run after so many updates in a row that taught nothing (0 = never)."""
 
     @property
     def prompts_per_update(self) -> int:
