@@ -1,0 +1,67 @@
+"""The command line answers before anything heavy is imported, and lists what its functions say about themselves."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from grpo_cli.app import COMMANDS, command_function
+from grpo_cli.unfinished import UNFINISHED
+
+HEAVY = ["mlx", "mlx_lm", "numpy", "pydantic", "datasets", "sklearn", "transformers", "matplotlib", "joblib", "pandas"]
+
+LOADED_AFTER = """
+import json, sys
+from grpo_cli.app import run
+sys.stdout = sys.stderr
+loaded = {}
+for call in json.loads(sys.argv[1]):
+    code = run(call)
+    loaded[" ".join(call)] = [code, [name for name in json.loads(sys.argv[2]) if name in sys.modules]]
+sys.__stdout__.write(json.dumps(loaded))
+"""
+
+
+def heavy_modules_after(calls: list[list[str]], heavy: list[str], directory) -> dict[str, list]:
+    """Exit code and heavy modules in memory after each call, all in one fresh interpreter."""
+    arguments = [sys.executable, "-c", LOADED_AFTER, json.dumps(calls), json.dumps(heavy)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, cwd=directory)
+    return json.loads(done.stdout)
+
+
+def test_help_of_everything_imports_nothing_heavy(tmp_path):
+    calls = [["--help"], ["--version"], [], *([name, "--help"] for name in COMMANDS)]
+    loaded = heavy_modules_after(calls, HEAVY, tmp_path)
+    assert loaded == {" ".join(call): [0, []] for call in calls}
+
+
+def test_status_imports_no_arrays(tmp_path):
+    heavy = [name for name in HEAVY if name != "pydantic"]
+    assert heavy_modules_after([["status"]], heavy, tmp_path) == {"status": [0, []]}
+
+
+def test_the_check_would_see_a_heavy_import(tmp_path):
+    assert heavy_modules_after([["doctor", "--json"]], ["mlx"], tmp_path)["doctor --json"][1] == ["mlx"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_line_is_the_functions_own(name):
+    documented = (command_function(name).__doc__ or "").strip().splitlines()[0]
+    assert COMMANDS[name][1] == documented
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_lines_fit_a_narrow_terminal(name):
+    assert len(COMMANDS[name][1]) <= 80 - 4 - max(map(len, COMMANDS)) - 2
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in UNFINISHED])
+def test_common_options_are_common(name):
+    """Every command takes the same five, spelled the same."""
+    assert {"config", "overrides", "json", "quiet", "verbose"} <= set(command_function(name).__annotations__)
+
+
+@pytest.mark.parametrize("name", ["preprocess", "train", "eval"])
+def test_stage_commands_share_their_options(name):
+    assert {"force", "dry_run", "explain"} <= set(command_function(name).__annotations__)
