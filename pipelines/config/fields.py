@@ -78,29 +78,30 @@ def find(root: type[Section], path: Path) -> Key | None:
 
 
 def suggest(root: type[Section], path: Path) -> str:
-    """A hint for an unknown key: a close name in its section, the same name elsewhere, or what there is."""
-    parent = find(root, path[:-1]) if path[:-1] else None
-    section = parent.nested if parent else root
+    """A hint for an unknown key: what was meant, or else what there is in its section."""
+    meant = guess(root, path)
+    if meant:
+        return f"did you mean {meant}?"
+    section = _section_at(root, path[:-1])
     if section is None:
         return f"{dotted(path[:-1])} has no keys below it"
-    above = dotted(path[:-1]) + "." if path[:-1] else ""
-    close = get_close_matches(str(path[-1]), section.model_fields, n=1)
+    return f"known here are {', '.join(dotted((*path[:-1], name)) for name in section.model_fields)}"
+
+
+def guess(root: type[Section], path: Path) -> str:
+    """The dotted key that was probably meant: a close name in the same section, else anywhere outside lists, or ""."""
+    word = str(path[-1])
+    section = _section_at(root, path[:-1])
+    close = get_close_matches(word, section.model_fields, n=1) if section else []
     if close:
-        return f"did you mean {above}{close[0]}?"
-    elsewhere = nearest(str(path[-1]), root)
-    if elsewhere:
-        return f"did you mean {elsewhere}?"
-    return f"known here are {', '.join(above + name for name in section.model_fields)}"
-
-
-def nearest(word: str, root: type[Section]) -> str:
-    """The dotted key, outside lists, whose last part or whole is closest to a word; "" when none is close."""
-    names = {dotted(key.path): key.path[-1] for key in walk(root) if not inside_list(root, key.path)}
-    last = {name: whole for whole, name in reversed(names.items())}
-    for candidates in (last, dict(zip(names, names, strict=True))):
-        close = get_close_matches(word, candidates, n=1, cutoff=0.75)
+        return dotted((*path[:-1], close[0]))
+    keys = [key.path for key in walk(root) if not inside_list(root, key.path)]
+    joined = {"_".join(key): dotted(key) for key in keys}
+    last = {key[-1]: dotted(key) for key in reversed(keys)}
+    for names, wanted, cutoff in ((joined, "_".join(map(str, path)), 0.9), (last, word, 0.75)):
+        close = get_close_matches(wanted, names, n=1, cutoff=cutoff)
         if close:
-            return candidates[close[0]]
+            return names[close[0]]
     return ""
 
 
@@ -108,6 +109,11 @@ def inside_list(root: type[Section], path: Path) -> bool:
     """Whether a path leads into the items of a list of sections."""
     above = (find(root, path[:length]) for length in range(1, len(path)))
     return any(key is not None and key.many for key in above)
+
+
+def _section_at(root: type[Section], path: Path) -> type[Section] | None:
+    key = find(root, path) if path else None
+    return key.nested if key else None if path else root
 
 
 def _parts(annotation: Any) -> Iterator[Any]:

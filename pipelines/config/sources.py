@@ -116,9 +116,9 @@ def variable_name(path: fields.Path) -> str:
 
 
 def _variable_hint(path: tuple[str, ...]) -> str:
-    close = fields.nearest(path[-1], ExperimentConfig) or fields.nearest(".".join(path), ExperimentConfig)
-    if close:
-        return f"did you mean {variable_name(tuple(close.split('.')))}?"
+    meant = fields.guess(ExperimentConfig, path)
+    if meant:
+        return f"did you mean {variable_name(tuple(meant.split('.')))}?"
     return "GRPO_SECTION__KEY=value sets section.key; unset variables that are not meant for grpo"
 
 
