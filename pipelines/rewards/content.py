@@ -1,15 +1,21 @@
-"""Rewards for what an answer says: is it the reference's answer?"""
+"""Rewards for what an answer says, measured against the reference: the same answer, or a similar text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from pipelines.config import Section
-from pipelines.rewards.answers import marked, same_answer
+from pipelines.rewards.answers import marked, plain, same_answer
 from pipelines.rewards.base import BaseReward, RewardResult
 from pipelines.rewards.context import RewardContext, split_regions
 from pipelines.rewards.registry import RewardRegistry
+from pipelines.rewards.similarity import jaccard, rouge_l, tfidf
+from pipelines.rewards.words import words
+
+METHODS = {"tfidf": tfidf, "jaccard": jaccard, "rouge_l": rouge_l}
 
 
 def reference_of(context: RewardContext) -> str | None:
@@ -43,3 +49,51 @@ class ExactMatch(BaseReward):
         if self.settings.require_mark and marked(context.answer) is None:
             return {"reward": 0.0, "reason": "the answer is not marked"}
         return 1.0 if same_answer(context.answer, reference) else 0.0
+
+
+@RewardRegistry.register("semantic_similarity")
+class SemanticSimilarity(BaseReward):
+    """How like the reference's answer the answer reads, in [0, 1]; abstains without a reference.
+
+    Equal texts score 1 whatever their length. An answer shorter than both min_length tokens and the reference is
+    scaled by tokens / min_length. With m and n words in answer and reference, the length penalty multiplies by
+    min(m, n) / max(m, n), the verbosity penalty by 1 - strength * (m - n) where m > n, at least 0.
+    """
+
+    class Config(Section):
+        method: Literal["tfidf", "jaccard", "rouge_l"] = "tfidf"
+        """Weighted word and character n-grams, shared words, or longest common subsequence of words."""
+        min_length: int = Field(0, ge=0)
+        """Shorter answers, in tokens, are scaled down unless the reference is as short."""
+        apply_length_penalty: bool = False
+        """Whether any difference in length costs."""
+        apply_verbosity_penalty: bool = False
+        """Whether words beyond the reference's number cost."""
+        verbosity_penalty_strength: float = Field(0.01, ge=0)
+        """What each word beyond the reference's number takes away, as a fraction."""
+
+    def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+        super().__init__(config)
+        self.settings = self.Config.model_validate(self.config)
+
+    def compute(self, context: RewardContext) -> RewardResult:
+        reference, answer = reference_of(context), context.answer
+        if reference is None:
+            return None
+        if not answer.strip():
+            return {"reward": 0.0, "reason": "no answer"}
+        if answer.strip() == reference.strip() or plain(answer) == plain(reference) != "":
+            return {"reward": 1.0, "similarity": 1.0}
+        similarity = METHODS[self.settings.method](answer, reference)
+        factor = self._factor(context, len(words(answer)), len(words(reference)))
+        return {"reward": similarity * factor, "similarity": similarity, "length_factor": factor}
+
+    def _factor(self, context: RewardContext, mine: int, wanted: int) -> float:
+        keys, factor = self.settings, 1.0
+        if context.answer_tokens < keys.min_length and mine < wanted:
+            factor *= context.answer_tokens / keys.min_length
+        if keys.apply_length_penalty and mine != wanted:
+            factor *= min(mine, wanted) / max(mine, wanted)
+        if keys.apply_verbosity_penalty:
+            factor *= max(0.0, 1.0 - keys.verbosity_penalty_strength * max(0, mine - wanted))
+        return factor

@@ -54,3 +54,32 @@ class LengthPenalty(BaseReward):
         length = counts[keys.region]
         reward = min(ramp(length, 0, keys.min_length), 1.0 - ramp(length, keys.target_length, keys.max_length))
         return {"reward": reward, "tokens": length}
+
+
+@RewardRegistry.register("soft_overlong")
+class SoftOverlong(BaseReward):
+    """DAPO's overlong shaping (arXiv:2503.14476, eq. 13), in [-1, 0].
+
+    0 while n <= max_length - cache_length, then (max_length - cache_length - n) / cache_length down to -1 at
+    max_length; n is the number of tokens of the completion.
+    """
+
+    class Config(Section):
+        max_length: int = Field(ge=1)
+        """At this many tokens the penalty is complete; usually data.max_gen_len."""
+        cache_length: int = Field(ge=1)
+        """Over how many tokens before max_length the penalty grows."""
+
+        @model_validator(mode="after")
+        def _in_order(self) -> SoftOverlong.Config:
+            if self.cache_length > self.max_length:
+                raise ValueError("cache_length <= max_length must hold")
+            return self
+
+    def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+        super().__init__(config)
+        self.settings = self.Config.model_validate(self.config)
+
+    def compute(self, context: RewardContext) -> RewardResult:
+        keys, length = self.settings, context.length_tokens
+        return {"reward": -ramp(length, keys.max_length - keys.cache_length, keys.max_length), "tokens": length}

@@ -15,16 +15,27 @@ RANGES = {
     "exact_match": (0, 1, {}),
     "format_structure": (0, 1, {"min_think_length": 3, "think_length_target_min": 5, "think_length_target_max": 9}),
     "length_penalty": (0, 1, {"target_length": 5, "max_length": 9, "min_length": 2}),
+    "thinking_quality": (0, 1, {"target_length_min": 2, "target_length_max": 5, "excessive_length_threshold": 8}),
+    "answer_quality": (0, 1, {"phrases": ["42", "the"], "ngram_size": 1}),
+    "semantic_similarity": (0, 1, {"apply_length_penalty": True, "apply_verbosity_penalty": True, "min_length": 3}),
+    "steps_coverage": (0, 1, {}),
+    "mcq_accuracy": (0, 1, {"mode": "jaccard"}),
+    "repetition_penalty": (-2, 0, {"max_penalty": 2.0, "ngram_size": 1}),
+    "soft_overlong": (-1, 0, {"max_length": 5, "cache_length": 2}),
 }
 TAGS_AND_MARKS = ["<think>", "</think>", "####", r"\boxed{", "}", r"\frac{1}{2}", "The answer is ", "(B)", "**", "="]
 NUMBERS = ["42", "-1/2", "$", "%", "1,000", ".5", "e9", "\u2212", "½", "²", "\u0661"]
 pieces = st.sampled_from([*TAGS_AND_MARKS, *NUMBERS, "中文", "😀", "e\u0301", " ", "\n", "\u202f", "\x00"])
 texts = st.one_of(st.text(), st.lists(pieces, max_size=12).map("".join))
+metas = st.fixed_dictionaries(
+    {}, optional={"required_steps": st.lists(texts), "options": st.lists(texts), "correct_letters": st.text("ABC")}
+)
 contexts = st.builds(
     RewardContext,
     prompt_text=texts,
     generated_text=texts,
     reference_answer=st.none() | texts,
+    meta=metas,
     thinking_opened=st.booleans(),
     finish_reason=st.sampled_from(["stop", "length"]),
 )
@@ -38,6 +49,20 @@ def test_total_and_within_range(name, context):
     if result is not None:
         value = result["reward"] if isinstance(result, dict) else result
         assert low <= value <= high
+
+
+def test_every_reward_has_a_range():
+    assert {RewardRegistry.canonical(name) for name in RewardRegistry.names()} == set(RANGES)
+
+
+@pytest.mark.parametrize("method", ["tfidf", "jaccard", "rouge_l"])
+@given(text=texts, other=texts)
+def test_similarity_to_itself_is_one(method, text, other):
+    reward = RewardRegistry.create("semantic_similarity", {"method": method})
+    itself = reward.compute(RewardContext(answer=f"{text} x", reference_answer=f"{text} x"))
+    different = reward.compute(RewardContext(answer=f"{text} x", reference_answer=f"{other} y"))
+    assert itself["reward"] == 1.0
+    assert 0 <= different["reward"] <= 1.0
 
 
 @given(text=texts)

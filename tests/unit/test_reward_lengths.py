@@ -33,3 +33,15 @@ def test_length_penalty_of_one_region():
 def test_length_penalty_needs_its_limits_in_order():
     with pytest.raises(ConfigError, match="min_length <= target_length < max_length"):
         RewardRegistry.create("length_penalty", {"target_length": 10, "max_length": 10})
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(0, 0), (80, 0), (85, -0.25), (90, -0.5), (100, -1), (5000, -1)])
+def test_soft_overlong_is_dapos(tokens, expected):
+    assert of("soft_overlong", tokens, max_length=100, cache_length=20) == pytest.approx(expected)
+
+
+def test_soft_overlong_needs_its_limits():
+    with pytest.raises(ConfigError, match=r"config\.max_length: Field required"):
+        RewardRegistry.create("soft_overlong", {"cache_length": 5})
+    with pytest.raises(ConfigError, match="cache_length <= max_length"):
+        RewardRegistry.create("soft_overlong", {"cache_length": 5, "max_length": 4})
