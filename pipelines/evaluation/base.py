@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from pipelines.config import DataConfig, Section
+from pipelines.config import ExperimentConfig, Section
 from pipelines.evaluation.completions import Prompt
 from pipelines.rewards.context import RewardContext
 
@@ -49,10 +49,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where items can come from. `validation` opens the run's own validation prompts, tokenised as for training."""
+    """Where items can come from. `validation` opens the run's own validation prompts, tokenised as for training;
+    `evaluation.questions.rendered` renders rows of an evaluator's own in the same way.
+    """
 
     tokenizer: Any
-    data: DataConfig
+    config: ExperimentConfig
     validation: Callable[[], TokenDataset]
 
 

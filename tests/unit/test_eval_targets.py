@@ -1,0 +1,74 @@
+"""Which model `--checkpoint` means."""
+
+import pytest
+
+from pipelines.config import CheckpointingConfig, ExperimentConfig, TrainerConfig
+from pipelines.errors import CheckpointError
+from pipelines.evaluation.targets import STARTING_MODEL, newest_checkpoint, target
+
+
+def write(directory, *names):
+    directory.mkdir(parents=True)
+    for name in names:
+        (directory / name).write_text("")
+    return directory
+
+
+def full(directory, *more):
+    return write(directory, "config.json", "model.safetensors", *more)
+
+
+def adapter(directory, *more):
+    return write(directory, "adapter_config.json", "adapters.safetensors", *more)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return ExperimentConfig(
+        trainer=TrainerConfig(output_dir=str(tmp_path / "run")),
+        checkpointing=CheckpointingConfig(checkpoint_dir="kept"),
+    )
+
+
+def test_without_a_run_it_is_the_starting_model(config):
+    assert target(config) == STARTING_MODEL
+    assert "builtin:tiny" in target(config).describe(config)
+
+
+def test_the_newest_complete_checkpoint_by_number(config, tmp_path):
+    kept = tmp_path / "run" / "kept"
+    full(kept / "step_000090", "manifest.json")
+    newest = full(kept / "step_000100", "manifest.json")
+    full(kept / "step_000110")  # interrupted: no manifest
+    write(kept / "step_000120", "manifest.json")  # no weights
+    full(kept / "step_best", "manifest.json")
+    assert newest_checkpoint(kept) == newest
+    assert target(config).directory == newest
+    assert target(config).name == "step_000100"
+
+
+def test_base_is_the_starting_model_whatever_was_trained(config, tmp_path):
+    full(tmp_path / "run" / "kept" / "step_000100", "manifest.json")
+    assert target(config, "base") == STARTING_MODEL
+
+
+def test_a_run_or_its_checkpoints_stand_for_the_newest(config, tmp_path):
+    newest = adapter(tmp_path / "other" / "kept" / "step_000007", "manifest.json")
+    assert target(config, tmp_path / "other").directory == newest
+    assert target(config, tmp_path / "other" / "kept").directory == newest
+
+
+def test_a_model_or_adapter_directory_is_taken_as_it_is(config, tmp_path):
+    assert not target(config, full(tmp_path / "model")).is_adapter
+    found = target(config, adapter(tmp_path / "adapter"))
+    assert found.is_adapter
+    assert "adapters on builtin:tiny" in found.describe(config)
+
+
+@pytest.mark.parametrize("name", ["missing", "empty", "half"])
+def test_what_is_no_checkpoint_is_told(config, tmp_path, name):
+    write(tmp_path / "empty")
+    write(tmp_path / "half", "adapters.safetensors")
+    with pytest.raises(CheckpointError, match=name) as caught:
+        target(config, tmp_path / name)
+    assert "`base`" in caught.value.hint
