@@ -92,6 +92,17 @@ def entries(root: Path | str, stage: str) -> Iterator[Path]:
     yield from sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
+def finished(root: Path | str, stage: str) -> Iterator[Identity]:
+    """The identities of the store's complete entries of one stage, the newest first."""
+    for entry in entries(root, stage):
+        try:
+            record = manifest.read(entry)
+        except StageError:
+            continue  # a damaged entry explains nothing
+        if record is not None:
+            yield record.identity
+
+
 def run_stage(
     identity: Identity,
     directory: Path,
@@ -177,20 +188,10 @@ def _complete(identity: Identity, directory: Path, record: Manifest, *, verify: 
 def _absent(identity: Identity, directory: Path) -> StageState:
     """Nothing there: `stale` with the difference to the nearest finished entry of the stage, else `missing`."""
     if _addressed(identity, directory):
-        others = [differences(other, identity) for other in _finished(directory.parent.parent, identity.stage)]
+        others = [differences(other, identity) for other in finished(directory.parent.parent, identity.stage)]
         if others:
             return StageState(identity.stage, directory, "stale", min(others, key=len))
     return StageState(identity.stage, directory, "missing", differences(None, identity))
-
-
-def _finished(root: Path, stage: str) -> Iterator[Identity]:
-    for entry in entries(root, stage):
-        try:
-            record = manifest.read(entry)
-        except StageError:
-            continue  # a damaged neighbour explains nothing
-        if record is not None:
-            yield record.identity
 
 
 def _addressed(identity: Identity, directory: Path) -> bool:
