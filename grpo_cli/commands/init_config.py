@@ -56,7 +56,7 @@ def init_config(
         "model_path": written.config.model.model_path,
         "train_path": written.config.data.train_path,
     }
-    voice.data(summary, human=lambda: typer.echo(str(output)))
+    voice.data(summary if json else str(output))
     voice.note(f"next: grpo train{'' if output == Path('config.yaml') else f' --config {output}'}")
 
 
