@@ -1,0 +1,160 @@
+"""Signs that learning is dead or out of hand, read from the metrics of the last updates and said in plain sentences."""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+
+from pipelines.errors import TrainingError
+
+Metrics = Mapping[str, float]
+Check = Callable[[Sequence[Metrics]], str | None]
+
+UPDATES = 5
+"""How many updates in a row must show a sign; one alone may be chance."""
+
+CONSTANT_UPDATES = 10
+HISTORY_UPDATES = 100
+SILENT_UPDATES = 100
+"""A sign that was named is not named again for so many updates."""
+
+TRUNCATED_FRACTION = 0.2
+KL_NATS = 1.0
+"""Per token. A policy this far from its reference has mostly forgotten it."""
+
+ENTROPY_NATS = 1e-3
+ENTROPY_GROWTH_NATS = 1.0
+
+
+def all_groups_equal(recent: Sequence[Metrics]) -> str | None:
+    """Every group of the last updates had one reward: all advantages are exactly 0."""
+    shares = _last(recent, "frac_reward_zero_std", UPDATES)
+    if not shares or min(shares) < 1:
+        return None
+    return (
+        f"in each of the last {UPDATES} updates all completions of a prompt got the same reward, so nothing is learnt; "
+        "look at the rewards with `grpo inspect-rewards`, change the task's difficulty, or raise generation.temperature"
+    )
+
+
+def constant_reward(recent: Sequence[Metrics]) -> str | None:
+    """The mean reward has not moved at all."""
+    rewards = _last(recent, "reward", CONSTANT_UPDATES)
+    if not rewards or max(rewards) != min(rewards):
+        return None
+    return (
+        f"the mean reward has been exactly {rewards[-1]:.4g} for {CONSTANT_UPDATES} updates; "
+        "a reward that gives everything the same number teaches nothing (see `grpo inspect-rewards`)"
+    )
+
+
+def zero_gradient(recent: Sequence[Metrics]) -> str | None:
+    """The gradient is exactly 0, not merely small."""
+    norms = _last(recent, "grad_norm", UPDATES)
+    if not norms or max(norms) > 0:
+        return None
+    return f"the gradient was exactly zero in the last {UPDATES} updates: the weights do not move"
+
+
+def truncation(recent: Sequence[Metrics]) -> str | None:
+    """Too many completions end at the length limit, where their reward says little."""
+    shares = _last(recent, "completions/clipped_ratio", UPDATES)
+    if not shares or fmean(shares) <= TRUNCATED_FRACTION:
+        return None
+    return (
+        f"{fmean(shares):.0%} of the completions of the last {UPDATES} updates were cut off at the length limit; "
+        "raise data.max_gen_len, or reward shorter completions"
+    )
+
+
+def kl_runaway(recent: Sequence[Metrics]) -> str | None:
+    """The policy has left its reference."""
+    values = _last(recent, "kl", UPDATES)
+    if not values or fmean(values) <= KL_NATS:
+        return None
+    return (
+        f"the KL to the reference has reached {fmean(values):.3g} nats per token; "
+        "lower trainer.learning_rate or raise trainer.grpo_beta"
+    )
+
+
+def entropy_collapse(recent: Sequence[Metrics]) -> str | None:
+    """The policy has stopped exploring."""
+    values = _last(recent, "entropy", UPDATES)
+    if not values or not fmean(values) < ENTROPY_NATS:  # NaN is the next check's
+        return None
+    return (
+        f"the entropy has fallen to {fmean(values):.2g} nats per token: all samples of a prompt are alike; "
+        "raise generation.temperature or trainer.loss.entropy_coef"
+    )
+
+
+def entropy_explosion(recent: Sequence[Metrics]) -> str | None:
+    """The policy drifts towards noise, measured from the oldest updates that are remembered."""
+    values = _last(recent, "entropy", UPDATES)
+    first = _last(recent[: 2 * UPDATES], "entropy", UPDATES)
+    if not values or not first or fmean(values) <= fmean(first) + ENTROPY_GROWTH_NATS:
+        return None
+    return (
+        f"the entropy has risen from {fmean(first):.3g} to {fmean(values):.3g} nats per token: samples turn to noise; "
+        "lower trainer.learning_rate or trainer.loss.entropy_coef"
+    )
+
+
+CHECKS: tuple[Check, ...] = (
+    all_groups_equal,
+    constant_reward,
+    zero_gradient,
+    truncation,
+    kl_runaway,
+    entropy_collapse,
+    entropy_explosion,
+)
+
+
+def findings(recent: Sequence[Metrics]) -> list[str]:
+    """All that is wrong with the last updates, oldest first in `recent`; empty when nothing is."""
+    return [sentence for check in CHECKS if (sentence := check(recent)) is not None]
+
+
+class Watch:
+    """Says each sign when it appears, then leaves it alone for a while."""
+
+    def __init__(self) -> None:
+        self._recent: deque[Metrics] = deque(maxlen=HISTORY_UPDATES)
+        self._updates = 0
+        self._said_at: dict[Check, int] = {}
+
+    def after(self, metrics: Metrics) -> list[str]:
+        """What there is to say after an update."""
+        self._recent.append(metrics)
+        self._updates += 1
+        recent = list(self._recent)
+        due = [check for check in CHECKS if self._updates >= self._said_at.get(check, -SILENT_UPDATES) + SILENT_UPDATES]
+        news = [(check, sentence) for check in due if (sentence := check(recent)) is not None]
+        self._said_at |= {check: self._updates for check, _ in news}
+        return [sentence for _, sentence in news]
+
+
+class DeadUpdates:
+    """Counts updates in a row that taught nothing: every group equal, or a gradient of exactly 0."""
+
+    def __init__(self, limit: int, in_a_row: int = 0) -> None:
+        self.limit = limit
+        self.in_a_row = in_a_row
+
+    def after(self, metrics: Metrics) -> None:
+        """Count one update; TrainingError when `limit` of them in a row were dead (0 = never)."""
+        dead = metrics.get("frac_reward_zero_std", 0) >= 1 or metrics.get("grad_norm") == 0
+        self.in_a_row = self.in_a_row + 1 if dead else 0
+        if self.limit and self.in_a_row >= self.limit:
+            raise TrainingError(
+                f"the last {self.in_a_row} updates taught nothing: all completions of each prompt got the same reward, "
+                "or the gradient was exactly zero",
+                hint="look at samples.jsonl and `grpo inspect-rewards`; the limit is trainer.abort_after_dead_updates",
+            )
+
+
+def _last(recent: Sequence[Metrics], name: str, count: int) -> list[float]:
+    """The last `count` values of a metric; none at all if there are fewer."""
+    values = [metrics[name] for metrics in recent if name in metrics]
+    return values[-count:] if len(values) >= count else []

@@ -1,0 +1,93 @@
+"""Each sign of dead or runaway learning is named when it is there, and silence means health."""
+
+import pytest
+
+from pipelines.errors import TrainingError
+from pipelines.monitoring import health
+
+HEALTHY = {
+    "reward": 0.5,
+    "frac_reward_zero_std": 0.25,
+    "grad_norm": 0.3,
+    "completions/clipped_ratio": 0.2,
+    "kl": 0.01,
+    "entropy": 0.4,
+}
+
+
+def updates(count=20, **changes):
+    """A run of `count` updates with a moving reward; a change is a value or a function of the update's index."""
+    names = {"clipped": "completions/clipped_ratio", "zero_std": "frac_reward_zero_std"}
+    runs = []
+    for index in range(count):
+        given = {names.get(k, k): v(index) if callable(v) else v for k, v in changes.items()}
+        runs.append(HEALTHY | {"reward": 0.5 + index / 100} | given)
+    return runs
+
+
+def test_a_healthy_run_is_not_talked_about():
+    assert health.findings(updates()) == []
+    assert health.findings([]) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"zero_std": 1.0}, "same reward, so nothing is learnt"),
+        ({"reward": 0.25}, "exactly 0.25 for 10 updates"),
+        ({"grad_norm": 0.0}, "gradient was exactly zero"),
+        ({"clipped": 0.34}, "34% of the completions"),
+        ({"kl": 1.3}, "reached 1.3 nats"),
+        ({"kl": float("nan")}, "reached nan nats"),
+        ({"entropy": float("nan")}, "to nan nats"),
+        ({"entropy": 0.0002}, "fallen to 0.0002"),
+        ({"entropy": lambda i: 0.4 + i / 5}, "risen from"),
+    ],
+)
+def test_each_sign_gives_one_sentence(changes, words):
+    (sentence,) = health.findings(updates(**changes))
+    assert words in sentence
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"zero_std": lambda i: 1.0 if i != 17 else 0.9},
+        {"reward": lambda i: 0.25 if i != 12 else 0.2501},
+        {"grad_norm": lambda i: 0.0 if i != 19 else 1e-30},
+        {"kl": lambda i: 4.0 if i == 19 else 0.01},
+        {"clipped": lambda i: 0.9 if i < 10 else 0.1},
+    ],
+)
+def test_a_single_good_update_or_an_old_sign_is_enough_to_be_quiet(changes):
+    assert health.findings(updates(**changes)) == []
+
+
+def test_too_few_updates_say_nothing():
+    dead = updates(count=4, zero_std=1.0, grad_norm=0.0, clipped=1.0, kl=9.0, reward=0.0)
+    assert health.findings(dead) == []
+
+
+def test_watch_names_a_sign_once_and_reminds_later():
+    watch = health.Watch()
+    said = [watch.after(metrics) for metrics in updates(count=health.SILENT_UPDATES + 10, clipped=0.5)]
+    assert [index for index, news in enumerate(said) if news] == [4, 4 + health.SILENT_UPDATES]
+
+
+def test_dead_updates_end_the_run_at_the_limit_in_a_row():
+    dead = health.DeadUpdates(3)
+    for metrics in [{"frac_reward_zero_std": 1.0}, {"grad_norm": 0.0}, HEALTHY, {"grad_norm": 0.0}, {"grad_norm": 0.0}]:
+        dead.after(metrics)
+    assert dead.in_a_row == 2
+    with pytest.raises(TrainingError, match="last 3 updates taught nothing") as caught:
+        dead.after({"frac_reward_zero_std": 1.0, "grad_norm": 0.2})
+    assert "trainer.abort_after_dead_updates" in caught.value.hint
+
+
+def test_dead_updates_can_be_continued_and_switched_off():
+    with pytest.raises(TrainingError):
+        health.DeadUpdates(3, in_a_row=2).after({"grad_norm": 0.0})
+    never = health.DeadUpdates(0)
+    for _ in range(200):
+        never.after({"grad_norm": 0.0})
+    assert never.in_a_row == 200
