@@ -70,8 +70,8 @@ def test_every_key_is_explained(section):
     assert not unexplained
 
 
-@pytest.mark.parametrize(("place", "text"), examples(), ids=lambda value: value if ":" in value[:60] else "")
-def test_documented_examples_load(place, text, tmp_path):
-    file = tmp_path / "example.yaml"
-    file.write_text(text, encoding="utf-8")
-    assert resolve([file], [], {}).files == (file,), place
+def test_documented_examples_load(tmp_path):
+    for place, text in examples():
+        file = tmp_path / "example.yaml"
+        file.write_text(text, encoding="utf-8")
+        assert resolve([file], [], {}).files == (file,), place
