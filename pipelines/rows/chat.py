@@ -59,7 +59,15 @@ class ChatEncoder:
         if tokenizer.eos_token_id is None:
             raise ModelError("the tokenizer has no EOS token", hint="name eos_token in tokenizer_config.json")
         self.eos_id = int(tokenizer.eos_token_id)
+        # Some tokenizers name an ordinary mark as their unknown token, which then says nothing.
+        marks = {tokenizer.eos_token_id, tokenizer.bos_token_id}
+        self.unknown_id: int | None = None if tokenizer.unk_token_id in marks else tokenizer.unk_token_id
         self._usual_ending = self._ending([{"role": "user", "content": "x"}]) if self.has_template else ""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """One more than the largest token id."""
+        return max(self.tokenizer.get_vocab().values()) + 1
 
     def render(self, row: Row) -> str:
         """The text of the prompt, up to where the completion begins."""

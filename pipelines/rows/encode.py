@@ -8,16 +8,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, islice
-from typing import Any
+from typing import cast
 
 from pipelines.rows.chat import ChatEncoder, EncodedRow
+from pipelines.rows.records import Row
 from pipelines.rows.sources import SplitRow
 
 BATCH_ROWS = 1_000
 PARALLEL_ROWS = 20_000
 """Below so many rows, starting processes takes longer than the work."""
 
+BATCHES_AHEAD = 8
+"""Batches read ahead for each process."""
+
 Batch = list[SplitRow]
+EncodedBatch = list[EncodedRow]
 
 
 @dataclass(frozen=True)
@@ -50,16 +55,19 @@ def _batches(rows: Iterator[SplitRow]) -> Iterator[Batch]:
         yield batch
 
 
-def _in_processes(batches: Iterator[Batch], spec: EncoderSpec, workers: int) -> Iterator[tuple[Batch, Any]]:
+def _in_processes(batches: Iterator[Batch], spec: EncoderSpec, workers: int) -> Iterator[tuple[Batch, EncodedBatch]]:
     from joblib import Parallel, delayed
 
-    # The batch comes back with its tokens: joblib reads ahead, so this side would have to remember it anyway.
-    pool = Parallel(n_jobs=workers, return_as="generator", pre_dispatch=2 * workers, batch_size=1)
-    yield from pool(delayed(_work)(spec, batch) for batch in batches)
+    # Rows are read in this thread, some batches at a time: joblib would read them in a thread of its own, where an
+    # error in a row is lost.
+    with Parallel(n_jobs=workers, return_as="generator", pre_dispatch="all", batch_size=1) as pool:  # pyright: ignore[reportArgumentType]
+        while ahead := list(islice(batches, BATCHES_AHEAD * workers)):
+            results = pool(delayed(_work)(spec, [item.row for item in batch]) for batch in ahead)
+            yield from zip(ahead, cast("Iterator[EncodedBatch]", results), strict=True)
 
 
-def _work(spec: EncoderSpec, batch: Batch) -> tuple[Batch, list[EncodedRow]]:
-    return batch, _encoder(spec).encode([item.row for item in batch])
+def _work(spec: EncoderSpec, rows: list[Row]) -> EncodedBatch:
+    return _encoder(spec).encode(rows)
 
 
 @lru_cache(maxsize=1)

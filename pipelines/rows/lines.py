@@ -39,7 +39,7 @@ class Line(NamedTuple):
 
 def read_lines(path: Path) -> Iterator[Line]:
     """All lines that are not blank; DataError, with `path`, if the file is not one that can be read."""
-    _refuse_irregular(path)
+    refuse_irregular(path)
     try:
         with gzip.open(path) if _is_gzip(path) else path.open("rb") as stream:
             yield from _split(path, cast("IO[bytes]", stream))
@@ -55,7 +55,8 @@ def _is_gzip(path: Path) -> bool:
         return stream.read(len(GZIP_MAGIC)) == GZIP_MAGIC
 
 
-def _refuse_irregular(path: Path) -> None:
+def refuse_irregular(path: Path) -> None:
+    """DataError for what cannot be opened and read to its end: nothing there, a directory, a pipe (it would hang)."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:

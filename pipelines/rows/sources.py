@@ -12,7 +12,7 @@ from pipelines.bundled import BUILTIN, bundled
 from pipelines.config import DataConfig
 from pipelines.errors import ConfigError, DataError
 from pipelines.rows import arithmetic
-from pipelines.rows.lines import Line, read_lines
+from pipelines.rows.lines import Line, read_lines, refuse_irregular
 from pipelines.rows.records import BadRowError, Row, parse, row_from
 
 BUILTIN_DATA = "builtin:arithmetic"
@@ -76,6 +76,13 @@ def source_paths(data: DataConfig) -> dict[str, str]:
     elif data.train_path == BUILTIN_DATA and not data.val_fraction:
         paths["val"] = data.train_path
     return {origin: str(_file(path, origin)) for origin, path in paths.items()}
+
+
+def check_sources(data: DataConfig) -> None:
+    """DataError if a source cannot be opened, before anything reads it."""
+    if data.loader_type == "jsonl":
+        for path in source_paths(data).values():
+            refuse_irregular(Path(path))
 
 
 def read_rows(path: Path | str, data: DataConfig, report: ReadReport | None = None) -> Iterator[Row]:
