@@ -2,7 +2,8 @@ r"""Where the answer is in a text, and when two answers are the same.
 
 Final answer: what the last `\boxed{...}` or `#### ...` holds; else what follows the last "answer is" or "answer:";
 else the text itself. A number is read from it exactly (fractions, no floats) if it is one, or if it is the only
-number in its last line ("so she pays 12 dollars", "5 + 7 = 12"). Several different numbers are no answer.
+number in its last line ("so she pays 12 dollars", "5 + 7 = 12"), where it may stand twice but not more often. Several
+different numbers are no answer.
 
 Units: `$5` and `5`, `50%` and `50` are the same number; `$5` and `5%` are not, and a percent is never divided by 100,
 so `50%` is not `0.5`. Unit words beside a lone number are ignored only when the reference is a bare number.
@@ -21,6 +22,9 @@ MAX_NORMALISED = 4096
 """Longer texts are compared word by word as they are: Unicode normalisation can take quadratic time."""
 MAX_SEARCHED = 100_000
 """How many characters of the end of a text are searched for marks."""
+
+MAX_MENTIONS = 2
+"""A number that stands in the last line more often than this is babble, not an answer."""
 
 CURRENCY = "$€£¥₹"
 _LITERAL = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?(?:e[+-]?\d{1,3})?|\.\d+(?:e[+-]?\d{1,3})?"
@@ -151,14 +155,14 @@ def read_number(text: str) -> Number | None:
 
 
 def lone_number(text: str) -> Number | None:
-    """The only number of the last line, behind its last equals sign if it has one; None if several differ."""
+    """The only number of the last line, behind its last equals sign if it has one; None if there are others."""
     line = text.rstrip().rpartition("\n")[2].rpartition("=")[2]
     if len(line) > MAX_NORMALISED:
         return None
     found: list[Number] = []
     for match in _IN_TEXT.finditer(normalised(line)):
         number = _value(match)
-        if number is None or (found and not number.same_as(found[0])):
+        if number is None or len(found) == MAX_MENTIONS or (found and not number.same_as(found[0])):
             return None
         found.append(number)
     return found[0] if found else None

@@ -58,9 +58,14 @@ def tags_only(golds: Golds) -> Texts:
     return ["".join(gold.think_tags) for gold in golds]
 
 
-def repeated_text(golds: Golds) -> Texts:
-    """The first words of the gold completion's thinking, or else of the prompt, over and over."""
-    return [" ".join([*(gold.thinking or gold.prompt_text).split()[:3]] * REPEATS) for gold in golds]
+def repeated_answer(golds: Golds) -> Texts:
+    """The right answer, over and over."""
+    return [" ".join([gold.answer] * REPEATS) if gold.answer else None for gold in golds]
+
+
+def repeated_prompt(golds: Golds) -> Texts:
+    """The first words of the prompt, over and over."""
+    return [" ".join([*gold.prompt_text.split()[:3]] * REPEATS) for gold in golds]
 
 
 ATTACKS: dict[str, Callable[[Golds], Texts]] = {
@@ -71,7 +76,8 @@ ATTACKS: dict[str, Callable[[Golds], Texts]] = {
     "answer spam": answer_spam,
     "constant answer": constant_answer,
     "tags only": tags_only,
-    "repeated text": repeated_text,
+    "repeated answer": repeated_answer,
+    "repeated prompt": repeated_prompt,
 }
 
 
