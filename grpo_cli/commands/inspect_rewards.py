@@ -69,7 +69,7 @@ def inspect_rewards(
     stage.composer_of(loaded)  # a typo is told before any work
     if dry_run or explain:
         found = stage.state(loaded, request)
-        out.data(found, human=lambda: typer.echo(f"{found.stage}  {found.status}  {'; '.join(found.reasons)}"))
+        out.table("", ("stage", "status", "why"), [(found.stage, found.status, "; ".join(found.reasons))])
         return
     if completions is None:
         preprocess.run(loaded)

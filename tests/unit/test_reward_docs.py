@@ -1,0 +1,73 @@
+"""The guide to adding a reward: its code runs, its claims hold, its table is complete."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.config import RewardConfig
+from pipelines.errors import ConfigError
+from pipelines.plugins import load_plugins
+from pipelines.rewards import RewardComposer, RewardContext, RewardRegistry
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "adding-a-reward.md").read_text(encoding="utf-8")
+FILES = {
+    block.split("\n", 1)[0].removeprefix("# "): block
+    for block in re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+}
+BUILT_IN = set(RewardRegistry.names())
+
+
+@pytest.fixture(autouse=True)
+def own_registry(monkeypatch):
+    monkeypatch.setattr(RewardRegistry, "_classes", dict(RewardRegistry._classes))
+    monkeypatch.setattr(RewardRegistry, "_canonical", dict(RewardRegistry._canonical))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The guide's files in the working directory."""
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_configuration_of_the_guide_works(folder):
+    settings = yaml.safe_load(re.search(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)[1])
+    load_plugins(settings["plugins"])
+    composer = RewardComposer([RewardConfig(**entry) for entry in settings["rewards"]])
+    scores = composer.score([RewardContext(generated_text=" ".join(["word"] * 80), reference_answer="12")])
+    assert scores.values.tolist() == [[0.0, 0.5]]
+    assert scores.details == ({"response_length_penalty": {"words": 80}},)
+
+
+def test_the_test_of_the_guide_passes(folder, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
+    scope = {}
+    exec(FILES["test_brevity.py"], scope)
+    scope["test_long_answers_earn_less"]()
+    sys.modules.pop("brevity")
+
+
+def test_checked_keys(folder):
+    load_plugins(["checked_brevity.py"])
+    assert RewardRegistry.create("brevity", {"max_words": 1}).compute(RewardContext(generated_text="a b")) == 0.0
+    with pytest.raises(ConfigError) as caught:
+        RewardRegistry.create("brevity", {"max_word": 1}, where="rewards[1]")
+    assert f"{caught.value.message}; {caught.value.hint}".startswith(
+        re.search(r"\(`(rewards\[1\].*?)`\)", DOCUMENT, re.DOTALL)[1]
+    )
+
+
+def test_the_function(folder):
+    load_plugins(["polite.py"])
+    assert RewardRegistry.create("says_please").compute(RewardContext(generated_text="Yes, Please")) == 1.0
+
+
+def test_the_table_names_every_reward():
+    table = DOCUMENT.partition("## The built-in rewards")[2]
+    named = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) | set(re.findall(r"also `(\w+)`", table))
+    assert named == BUILT_IN
