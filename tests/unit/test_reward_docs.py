@@ -13,10 +13,8 @@ from pipelines.plugins import load_plugins
 from pipelines.rewards import RewardComposer, RewardContext, RewardRegistry
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "adding-a-reward.md").read_text(encoding="utf-8")
-FILES = {
-    block.split("\n", 1)[0].removeprefix("# "): block
-    for block in re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
-}
+BLOCKS = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+FILES = {block.partition("\n")[0].removeprefix("# "): block for block in BLOCKS}
 BUILT_IN = set(RewardRegistry.names())
 
 
