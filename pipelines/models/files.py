@@ -5,6 +5,8 @@ from pathlib import Path
 
 from pipelines.errors import ModelError
 
+CONFIG_FILE = "config.json"
+"""Also decides which tokenizer class reads the tokenizer's files."""
 TOKENIZER_PATTERNS = (
     "tokenizer*.json",
     "tokenizer.model",
@@ -15,7 +17,7 @@ TOKENIZER_PATTERNS = (
     "merges.txt",
     "*.tiktoken",
 )
-MODEL_PATTERNS = ("config.json", "generation_config.json", "adapter_config.json", "*.safetensors", *TOKENIZER_PATTERNS)
+MODEL_PATTERNS = (CONFIG_FILE, "generation_config.json", "adapter_config.json", "*.safetensors", *TOKENIZER_PATTERNS)
 OPTIMIZER_FILE = "optimizer.safetensors"
 """Lies beside the weights of a checkpoint and changes nothing that the model says."""
 
@@ -25,7 +27,7 @@ def tokenizer_files(directory: Path) -> dict[str, Path]:
     found = _matching(directory, TOKENIZER_PATTERNS)
     if not found:
         raise ModelError(f"{directory} holds no tokenizer", hint="give the directory of a complete model")
-    return found
+    return found | _matching(directory, (CONFIG_FILE,))
 
 
 def model_files(directory: Path) -> dict[str, Path]:
