@@ -63,8 +63,9 @@ build: $(STAMP) ## wheel and source archive in dist/
 	rm -rf dist
 	$(BIN)/python -m hatchling build
 
-docs: $(STAMP) ## write the configuration reference from the fields
+docs: $(STAMP) ## write the pages that come from the code: configuration keys, metrics
 	$(BIN)/python -m pipelines.config.reference > docs/configuration.md
+	$(BIN)/python -m pipelines.monitoring.names
 
 clean: ## remove what was built or cached here; .venv, .models and outputs stay
 	rm -rf dist build .pytest_cache .ruff_cache .hypothesis

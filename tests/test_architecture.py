@@ -249,8 +249,9 @@ def test_files_are_short():
 
 
 def test_functions_are_short():
+    """Counted from the docstring on: a command's options are a table, not code."""
     sizes = {
-        f"{relative(path)}:{function.name}": (function.end_lineno or 0) - function.lineno + 1
+        f"{relative(path)}:{function.name}": (function.end_lineno or 0) - function.body[0].lineno + 1
         for path in files(*PACKAGES, "tests", "benchmarks")
         for function in functions(path)
     }
