@@ -15,6 +15,7 @@ def received(monkeypatch):
     seen = SimpleNamespace()
 
     def command(
+        *,
         config: ConfigFiles = None,
         overrides: Overrides = None,
         benchmark: Benchmarks = None,
