@@ -23,7 +23,8 @@ from pipelines.evaluation.scoring import temperature_of
 from pipelines.evaluation.targets import STARTING_MODEL, Target
 from pipelines.plugins import load_plugins
 from pipelines.stages import store
-from pipelines.stages.identity import Identity
+from pipelines.stages.explain import differences
+from pipelines.stages.identity import Identity, read_identity
 from pipelines.stages.store import StageResult, StageState
 
 if TYPE_CHECKING:
@@ -187,6 +188,12 @@ def chosen_benchmarks(
         where = "benchmark" if names else f"evaluation[{index}]"
         temperature_of(EvaluatorRegistry.create(entry.name, entry.config, where=where).settings, config.generation)
     return changed
+
+
+def trained_otherwise(config: ExperimentConfig) -> list[str]:
+    """How the run in `trainer.output_dir` differs from one that this configuration would train, line by line."""
+    owner = read_identity(Path(config.trainer.output_dir))
+    return [] if owner is None else differences(owner, plan.train_identity(config))
 
 
 def seed_of(config: ExperimentConfig) -> int:

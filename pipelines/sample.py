@@ -20,7 +20,7 @@ from pipelines.rewards import RewardComposer
 from pipelines.rows.records import Row, to_json
 from pipelines.stages import store
 from pipelines.stages.identity import Identity, digest_of
-from pipelines.stages.store import StageResult
+from pipelines.stages.store import StageResult, StageState
 
 if TYPE_CHECKING:
     from pipelines.evaluation.completions import Completed, Prompt
@@ -65,6 +65,12 @@ def run(
         return {"completions": len(found), "tokens": tokens, "tokens_per_second": tokens / seconds}
 
     return store.run_stage(identity, directory, work, force=force)
+
+
+def state(config: ExperimentConfig, request: Request, target: Target = STARTING_MODEL) -> StageState:
+    """What `run` would find; nothing is done."""
+    identity = identity_of(config, request, target)
+    return store.state(identity, plan.stage_directory(config, "sample", identity))
 
 
 def records(result: StageResult) -> Iterator[dict[str, Any]]:

@@ -26,6 +26,7 @@ from grpo_cli.output import Output
 if TYPE_CHECKING:
     from pipelines.evaluate import Evaluation, Score
     from pipelines.evaluation.statistics import Paired
+    from pipelines.stages.store import StageState
 
 COLUMNS = ("benchmark", "model", "accuracy %", "95 % low", "high", "items", "tokens", "truncated %", "well-formed %")
 
@@ -73,11 +74,16 @@ def eval(  # noqa: A001 - the name of the command
         "settings": settings,
         "baseline": baseline,
     }
-    if dry_run or explain:
-        _states(out, evaluate.states(loaded, **request))
-        return
     evaluate.chosen_benchmarks(loaded, request["benchmarks"], settings)  # a typo is told before any work
+    if dry_run or explain:
+        first = preprocess.state(loaded)
+        scores = evaluate.states(loaded, **request) if first.status == "cached" else []
+        _states(out, [("", "", first), *scores])
+        return
     preprocess.run(loaded)
+    if checkpoint is None and model.directory is not None:
+        for line in evaluate.trained_otherwise(loaded):
+            out.warn(f"the run in {loaded.trainer.output_dir} was trained with other settings: {line}")
     evaluations = evaluate.run(
         loaded,
         **request,
@@ -88,12 +94,13 @@ def eval(  # noqa: A001 - the name of the command
     _show(out, evaluations)
 
 
-def _states(out: Output, found: list[tuple[str, str, Any]]) -> None:
-    out.table(
-        "",
-        ("benchmark", "model", "status", "why", "directory"),
-        [(name, model, state.status, "; ".join(state.reasons), state.directory) for name, model, state in found],
-    )
+def _states(out: Output, found: list[tuple[str, str, StageState]]) -> None:
+    columns = ("stage", "benchmark", "model", "status", "why", "directory")
+    rows = [
+        (state.stage, name, model, state.status, "; ".join(state.reasons), state.directory)
+        for name, model, state in found
+    ]
+    out.table("", columns, rows)
 
 
 def _show(out: Output, evaluations: list[Evaluation]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from grpo_cli.options import Checkpoint, ConfigFiles, Force, Json, Overrides, Quiet, Verbose
+from grpo_cli.options import Checkpoint, ConfigFiles, DryRun, Explain, Force, Json, Overrides, Quiet, Verbose
 from grpo_cli.output import Output, cell
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def sample(
     temperature: Annotated[float | None, typer.Option(min=0, help="Instead of generation.temperature.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Instead of data.max_gen_len.")] = None,
     force: Force = False,
+    dry_run: DryRun = False,
+    explain: Explain = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
@@ -52,9 +55,14 @@ def sample(
     asked = _asked(loaded, prompt, prompts, rows)
     model = target(loaded, checkpoint)
     out.note(f"sample: {model.describe(loaded)}")
+    request = stage.Request(tuple(asked), rows or DEFAULT_ROWS, samples, temperature, max_tokens)
+    if dry_run or explain:
+        first = preprocess.state(loaded)
+        found = stage.state(loaded, request, model) if asked or first.status == "cached" else first
+        out.data(found, human=lambda: out.data(f"{found.stage}  {found.status}  {'; '.join(found.reasons)}"))
+        return
     if not asked:
         preprocess.run(loaded)
-    request = stage.Request(tuple(asked), rows or DEFAULT_ROWS, samples, temperature, max_tokens)
     result = stage.run(loaded, request, target=model, force=force)
     for record in stage.records(result):
         out.data(record, human=lambda record=record: _show(record))
@@ -84,11 +92,10 @@ def _asked(config: ExperimentConfig, prompt: str | None, prompts: Path | None, r
 
 def _show(record: dict[str, Any]) -> None:
     """Prompt, thinking dimmed, answer bold, and one line about it."""
-    colour = sys.stdout.isatty()
     text, answer = record["completion"].rstrip(), record["answer"]
-    thinking = text.removesuffix(answer)
+    thinking = text.removesuffix(answer) if text.endswith(answer) else f"{record['thinking']}\n"
     typer.echo(f"prompt  {record['prompt']}" + (f"   (sample {record['sample']})" if record["sample"] else ""))
-    if colour:
+    if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
         thinking, answer = typer.style(thinking, dim=True), typer.style(answer, bold=True)
     typer.echo(f"{thinking}{answer}")
     typer.echo(f"  {_line(record)}\n")
