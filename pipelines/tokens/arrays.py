@@ -53,10 +53,10 @@ class NpyStream:
         """Flush, and write the header again: NumPy pads it so that any length fits the same bytes."""
         if self._file.closed:
             return
-        self._flush()
-        self._file.seek(0)
-        self._write_header()
-        self._file.close()
+        with self._file:
+            self._flush()
+            self._file.seek(0)
+            self._write_header()
 
     def _flush(self) -> None:
         # NumPy 2 raises OverflowError for an id that does not fit, so nothing wraps around.
@@ -87,8 +87,8 @@ class RaggedWriter:
 
     def close(self) -> None:
         """Finish both files; without it they hold no rows."""
-        self._tokens.close()
-        self._offsets.close()
+        with closing(self._offsets):
+            self._tokens.close()
 
 
 def write_ragged(prefix: Path, rows: Iterable[Sequence[int]], dtype: np.dtype | type = np.int32) -> None:
