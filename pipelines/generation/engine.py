@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
+from mlx import nn
 
 from pipelines.config import GenerationConfig
 from pipelines.errors import DataError, ModelError
@@ -57,7 +57,7 @@ def generate(
     """
     started = time.perf_counter()
     rows = len(prompts) * group_size
-    decoder = _Decoder(model, prompts, group_size, sampling, eos_ids, seeds)
+    decoder = _Decoder(model, prompts, group_size=group_size, sampling=sampling, eos_ids=eos_ids, seeds=seeds)
     tokens = np.zeros((rows, max_tokens), np.int32)
     logprobs = np.zeros((rows, max_tokens), np.float32)
     lengths = np.full(rows, max_tokens, np.int32)
@@ -91,6 +91,7 @@ class _Decoder:
         self,
         model: nn.Module,
         prompts: list[np.ndarray],
+        *,
         group_size: int,
         sampling: GenerationConfig,
         eos_ids: frozenset[int],

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx import nn
 from mlx.utils import tree_flatten, tree_map
 
 from pipelines.errors import ModelError
@@ -58,7 +58,7 @@ def load(model_path: str, *, adapter: Path | None = None) -> LoadedModel:
         model, config = load_model(directory)
         if adapter is not None:
             model = load_adapters(model, str(adapter))
-    except (FileNotFoundError, ValueError, KeyError) as error:
+    except (FileNotFoundError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError: damaged safetensors
         raise ModelError(f"{directory}: the model cannot be loaded: {error}", hint=_HINT) from error
     stored = floating_dtype(model)
     to_compute_dtype(model)

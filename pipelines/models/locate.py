@@ -15,7 +15,7 @@ def model_directory(model_path: str) -> Path:
     path = Path(model_path).expanduser()
     if path.is_dir():
         return path
-    if model_path.startswith(BUILTIN) or model_path.startswith((".", "/", "~")) or model_path.count("/") != 1:
+    if model_path.startswith((BUILTIN, ".", "/", "~")) or model_path.count("/") != 1:
         raise ModelError(
             f"model.model_path: no model directory at {model_path}",
             hint=f"give a directory with config.json, a hub id such as owner/name, or {', '.join(BUILTIN_MODELS)}",

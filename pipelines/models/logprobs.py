@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx import nn
 
 
 class Scored(NamedTuple):
@@ -37,9 +37,9 @@ def split_head(model: nn.Module) -> SplitModel:
     if inner is None:
         return whole
     if "lm_head" in model:
-        split = SplitModel(body=inner, head=lambda hidden: model.lm_head(hidden))
+        split = SplitModel(body=inner, head=lambda hidden: model.lm_head(hidden))  # noqa: PLW0108 - looked up at call time
     elif hasattr(getattr(inner, "embed_tokens", None), "as_linear"):
-        split = SplitModel(body=inner, head=lambda hidden: inner.embed_tokens.as_linear(hidden))
+        split = SplitModel(body=inner, head=lambda hidden: inner.embed_tokens.as_linear(hidden))  # noqa: PLW0108
     else:
         return whole
     probe = mx.array([[0, 1, 2]])

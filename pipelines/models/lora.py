@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx import nn
 from mlx.utils import tree_unflatten
 
 from pipelines.config import ModelConfig
@@ -36,7 +36,7 @@ def apply_lora(model: nn.Module, config: ModelConfig, seed: int) -> None:
     modules = lora_modules(model)
     if not modules:
         raise ModelError(
-            f"model.lora_target_modules: none of {list(config.lora_target_modules or [])} is a linear layer of the model",
+            f"model.lora_target_modules: none of {list(config.lora_target_modules or [])} is a layer of the model",
             hint="names are relative to a layer, such as self_attn.q_proj",
         )
     # mlx-lm draws lora_a from the global stream; draw it again from our own key, one per module.

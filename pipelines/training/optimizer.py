@@ -1,0 +1,100 @@
+"""AdamW with bias correction, its schedule, and float32 master weights for 16-bit models."""
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+from mlx import nn, optimizers
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
+
+from pipelines.config import TrainerConfig
+
+Schedule = Callable[[int], float]
+
+
+def learning_rate(config: TrainerConfig) -> Callable[[mx.array], mx.array]:
+    """Optimizer step (0-based) to learning rate, built by mlx-lm's `build_schedule`.
+
+    A warm-up starts at `warmup_init`, one tenth of the schedule's first argument where that is null.
+    """
+    from mlx_lm.tuner.utils import build_schedule
+
+    schedule = config.lr_schedule_config
+    if schedule is None:
+        return lambda step: mx.full(step.shape, config.learning_rate)
+    arguments = [float(schedule.arguments[0]), *schedule.arguments[1:]]
+    constant = schedule.name == "constant"
+    start = schedule.warmup_init if schedule.warmup_init is not None else arguments[0] / 10
+    return build_schedule(
+        {
+            "name": "linear_schedule" if constant else schedule.name,
+            "arguments": [arguments[0], arguments[0], 1] if constant else arguments,
+            "warmup": schedule.warmup,
+            "warmup_init": start,
+        }
+    )
+
+
+class Optimizer:
+    """One step per update on the trainable leaves of a model."""
+
+    def __init__(self, model: nn.Module, config: TrainerConfig, *, full_finetuning: bool) -> None:
+        self.model = model
+        # MLX leaves bias correction off by default, which makes the first steps several times too large.
+        self.adam = optimizers.AdamW(
+            learning_rate=learning_rate(config),
+            betas=[config.optimizer_beta1, config.optimizer_beta2],
+            weight_decay=config.optimizer_weight_decay,
+            bias_correction=True,
+        )
+        self.clip_norm = config.grad_clip_norm
+        self.master: dict[str, Any] | None = None
+        if _wants_master(model, config, full_finetuning):
+            self.master = tree_map(lambda leaf: leaf.astype(mx.float32), model.trainable_parameters())
+        self.adam.init(self.master if self.master is not None else model.trainable_parameters())
+
+    def step(self, gradients: dict[str, Any], norm: float) -> float:
+        """Clip to `grad_clip_norm` given the global norm, apply, and return the learning rate used."""
+        scale = min(1.0, self.clip_norm / (norm + 1e-6)) if self.clip_norm else 1.0
+        if scale < 1:
+            gradients = tree_map(lambda g: g * scale, gradients)
+        if self.master is None:
+            self.adam.update(self.model, gradients)
+        else:
+            gradients = tree_map(lambda g: g.astype(mx.float32), gradients)
+            self.master = self.adam.apply_gradients(gradients, self.master)
+            dtypes = self.model.trainable_parameters()
+            self.model.update(tree_map(lambda w, old: w.astype(old.dtype), self.master, dtypes))
+        mx.eval(self.model.parameters(), self.adam.state, self.master or {})
+        return float(self.adam.learning_rate)
+
+    def arrays(self) -> dict[str, mx.array]:
+        """All state as one flat dictionary, for `optimizer.safetensors`; exact weights travel as `weights.*`.
+
+        They are there because a checkpoint's model file is written in the model's own, perhaps narrower, dtype.
+        """
+        weights = self.master if self.master is not None else self.model.trainable_parameters()
+        return {f"state.{k}": v for k, v in tree_flatten(self.adam.state)} | {
+            f"weights.{k}": v for k, v in tree_flatten(weights)
+        }
+
+    def restore(self, arrays: dict[str, mx.array]) -> None:
+        """The inverse of `arrays`: afterwards the next step is the one that would have followed."""
+        parts: dict[str, list[tuple[str, mx.array]]] = {"state": [], "weights": []}
+        for name, value in arrays.items():
+            part, _, key = name.partition(".")
+            parts[part].append((key, value))
+        self.adam.state = tree_unflatten(parts["state"])
+        weights = tree_unflatten(parts["weights"])
+        if self.master is not None:
+            self.master = weights
+        dtypes = self.model.trainable_parameters()
+        self.model.update(tree_map(lambda w, old: w.astype(old.dtype), weights, dtypes))
+        mx.eval(self.model.parameters(), self.adam.state)
+
+
+def _wants_master(model: nn.Module, config: TrainerConfig, full_finetuning: bool) -> bool:
+    if config.master_weights != "auto":
+        return config.master_weights == "float32"
+    narrow = any(leaf.dtype in (mx.float16, mx.bfloat16) for _, leaf in tree_flatten(model.trainable_parameters()))
+    return full_finetuning and narrow

@@ -1,0 +1,125 @@
+"""One update: gradients of all micro-batches added up, then exactly one optimizer step."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn
+from mlx.utils import tree_flatten, tree_map
+
+from pipelines.algorithms.base import Algorithm, Batch, Totals
+from pipelines.errors import TrainingError
+from pipelines.models.logprobs import completion_logprobs, split_head
+from pipelines.training.optimizer import Optimizer
+from pipelines.training.reference import Reference
+from pipelines.training.sequences import Sequences, micro_batches
+
+
+class Updater:
+    """Turns the rows of an update into one optimizer step."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        algorithm: Algorithm,
+        optimizer: Optimizer,
+        reference: Reference | None,
+        *,
+        temperature: float,
+        micro_batch_tokens: int,
+        budget_tokens: int,
+    ) -> None:
+        self.model = model
+        self.algorithm = algorithm
+        self.optimizer = optimizer
+        self.reference = reference
+        self.temperature = temperature
+        self.micro_batch_tokens = micro_batch_tokens
+        self.budget_tokens = budget_tokens
+        self.split = split_head(model)
+        self._gradients = nn.value_and_grad(model, self._loss)
+
+    def step(self, sequences: Sequences) -> dict[str, float]:
+        """Update the model on the rows; the metrics of the loss, gradient norm, learning rate and timing.
+
+        Raises TrainingError, weights untouched, when a gradient is not finite.
+        """
+        started = time.perf_counter()
+        totals = sequences.totals(self.budget_tokens)
+        sums = _Sums()
+        gradients: dict[str, Any] | None = None
+        for batch in self.batches(sequences):
+            (loss, metrics), new = self._gradients(batch, totals)
+            gradients = new if gradients is None else tree_map(mx.add, gradients, new)
+            mx.eval(gradients, loss, metrics)
+            sums.add(loss, metrics, int(batch.mask.sum()))
+        if gradients is None:
+            raise ValueError("an update needs at least one row")
+        norm = finite_norm(gradients)
+        rate = self.optimizer.step(gradients, norm)
+        seconds = time.perf_counter() - started
+        return sums.means() | {
+            "grad_norm": norm,
+            "learning_rate": rate,
+            "time/update_seconds": seconds,
+            "update/tokens_per_second": totals.items / seconds,
+        }
+
+    def batches(self, sequences: Sequences) -> Iterator[Batch]:
+        """The update's micro-batches, with reference log-probabilities where the algorithm needs them."""
+        for rows in micro_batches(sequences, self.micro_batch_tokens):
+            batch = sequences.batch(rows)
+            if self.reference is not None:
+                batch = batch._replace(ref_logprobs=self.reference.logprobs(batch, self.temperature))
+            yield batch
+
+    def _loss(self, batch: Batch, totals: Totals) -> tuple[mx.array, dict[str, mx.array]]:
+        scored = completion_logprobs(self.split, batch.tokens, batch.starts, batch.completions, self.temperature)
+        output = self.algorithm.loss(scored.logprobs, scored.entropies, batch, totals)
+        metrics = dict(output.metrics)
+        if batch.sampler_logprobs is not None:
+            gap = mx.abs(mx.stop_gradient(scored.logprobs) - batch.sampler_logprobs)
+            metrics["mismatch_kl"] = mx.where(batch.mask, gap, 0.0).sum() / mx.maximum(batch.mask.sum(), 1)
+        return output.loss, metrics
+
+
+class _Sums:
+    """Metrics of micro-batches: losses add up, extremes stay extremes, all else is a mean over tokens."""
+
+    def __init__(self) -> None:
+        self.loss = 0.0
+        self.values: dict[str, list[tuple[float, int]]] = {}
+
+    def add(self, loss: mx.array, metrics: dict[str, mx.array], tokens: int) -> None:
+        self.loss += float(loss)
+        for name, value in metrics.items():
+            self.values.setdefault(name, []).append((float(value), tokens))
+
+    def means(self) -> dict[str, float]:
+        return {"loss": self.loss} | {name: _combined(name, pairs) for name, pairs in self.values.items()}
+
+
+def _combined(name: str, pairs: list[tuple[float, int]]) -> float:
+    values, weights = (np.array(column) for column in zip(*pairs, strict=True))
+    if name.endswith("min"):
+        return float(values.min())
+    if name.endswith("max"):
+        return float(values.max())
+    return float(np.average(values, weights=weights)) if weights.any() else 0.0
+
+
+def finite_norm(gradients: dict[str, Any]) -> float:
+    """The global L2 norm in float32; TrainingError names the first leaf that is not finite."""
+    leaves = tree_flatten(gradients)
+    squares = mx.stack([leaf.astype(mx.float32).square().sum() for _, leaf in leaves])
+    norm = float(mx.sqrt(squares.sum()))
+    if np.isfinite(norm):
+        return norm
+    bad = np.flatnonzero(~np.isfinite(np.array(squares)))
+    name = leaves[int(bad[0])][0] if bad.size else "the sum over all leaves"
+    raise TrainingError(
+        f"the gradient of {name} is not finite; the weights were left as they were",
+        hint="lower trainer.learning_rate, look at the last rows of samples.jsonl, or resume from the last checkpoint",
+    )
