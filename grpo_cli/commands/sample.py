@@ -65,7 +65,7 @@ def sample(
         preprocess.run(loaded)
     result = stage.run(loaded, request, target=model, force=force)
     for record in stage.records(result):
-        out.data(record, human=lambda record=record: _show(record))
+        out.data(record, human=lambda record=record: out.data(_shown(record)))
         for name, failure in record.get("failures", {}).items():
             out.warn(f"reward {name} failed: {failure}")
     found = result.summary
@@ -90,15 +90,14 @@ def _asked(config: ExperimentConfig, prompt: str | None, prompts: Path | None, r
     return [] if prompts is None else rows_of_file(prompts, config)
 
 
-def _show(record: dict[str, Any]) -> None:
+def _shown(record: dict[str, Any]) -> str:
     """Prompt, thinking dimmed, answer bold, and one line about it."""
     text, answer = record["completion"].rstrip(), record["answer"]
     thinking = text.removesuffix(answer) if text.endswith(answer) else f"{record['thinking']}\n"
-    typer.echo(f"prompt  {record['prompt']}" + (f"   (sample {record['sample']})" if record["sample"] else ""))
+    prompt = f"prompt  {record['prompt']}" + (f"   (sample {record['sample']})" if record["sample"] else "")
     if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
         thinking, answer = typer.style(thinking, dim=True), typer.style(answer, bold=True)
-    typer.echo(f"{thinking}{answer}")
-    typer.echo(f"  {_line(record)}\n")
+    return f"{prompt}\n{thinking}{answer}\n  {_line(record)}\n"
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from pipelines.errors import DataError
 from pipelines.evaluation.base import BaseEvaluator, EvaluatorConfig, Sources, Verdict
 from pipelines.evaluation.completions import Prompt, prompts_of
-from pipelines.evaluation.registry import EvaluatorRegistry
 from pipelines.rewards.answers import final_number, marked, same_answer
 from pipelines.rewards.content import reference_of
 from pipelines.rewards.context import RewardContext
 
 
-@EvaluatorRegistry.register("exact_match")
 class ExactMatch(BaseEvaluator):
     """The run's validation rows that have a reference completion, with exactly the prompts training would see."""
 

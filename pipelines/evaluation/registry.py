@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from pipelines.errors import ConfigError
 from pipelines.evaluation.base import BaseEvaluator
+from pipelines.evaluation.exact_match import ExactMatch
 
 EvaluatorT = TypeVar("EvaluatorT", bound=type[BaseEvaluator])
 
@@ -53,7 +54,6 @@ class EvaluatorRegistry:
     @classmethod
     def names(cls) -> list[str]:
         """Every name that can be asked for."""
-        _register_built_in()
         return sorted(cls._classes)
 
     @classmethod
@@ -92,5 +92,4 @@ class EvaluatorRegistry:
             raise ConfigError(f"{key}: {message}", hint=f"keys of {name}: {', '.join(known)}") from error
 
 
-def _register_built_in() -> None:
-    from pipelines.evaluation import exact_match  # noqa: F401 - importing it registers it
+EvaluatorRegistry.register("exact_match")(ExactMatch)

@@ -6,13 +6,15 @@ A checkpoint holds a whole model (`config.json`, `*.safetensors`, tokenizer) or 
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.config import ExperimentConfig
-from pipelines.errors import CheckpointError
+from pipelines.errors import CheckpointError, StageError
+from pipelines.files import read_json
 
 if TYPE_CHECKING:
     from pipelines.models.load import LoadedModel
@@ -22,6 +24,8 @@ BASE = "base"
 
 STEP_NAME = re.compile(r"step_(\d+)")
 MANIFEST_FILE = "manifest.json"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,13 +85,38 @@ def target(config: ExperimentConfig, given: Path | str | None = None) -> Target:
 
 
 def newest_checkpoint(directory: Path) -> Path | None:
-    """The complete `step_<n>` with the largest n; complete means that its manifest, written last, is there."""
-    steps = {
-        int(match[1]): path
-        for path in directory.glob("step_*")
-        if (match := STEP_NAME.fullmatch(path.name)) and (path / MANIFEST_FILE).is_file() and _holds_model(path)
-    }
-    return steps[max(steps)] if steps else None
+    """The complete `step_<n>` with the largest n; a damaged one is passed over with a warning.
+
+    Complete: its manifest, written last, is there. Sizes are compared, contents are not: scoring reads them anyway.
+    """
+    found = [path for path in directory.glob("step_*") if STEP_NAME.fullmatch(path.name) and _is_complete(path)]
+    for path in sorted(found, key=_step, reverse=True):
+        damage = _damage(path)
+        if not damage:
+            return path
+        log.warning("%s is damaged and not used: %s", path, damage)
+    return None
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step_"))
+
+
+def _is_complete(path: Path) -> bool:
+    return (path / MANIFEST_FILE).is_file() and _holds_model(path)
+
+
+def _damage(path: Path) -> str:
+    """The first file whose size is not the manifest's; empty if there is none."""
+    try:
+        files = {str(record["path"]): record["size_bytes"] for record in read_json(path / MANIFEST_FILE)["files"]}
+    except (StageError, KeyError, TypeError) as error:
+        return f"{MANIFEST_FILE} cannot be read: {error}"
+    for name, size_bytes in files.items():
+        file = path / name
+        if not file.is_file() or file.stat().st_size != size_bytes:
+            return f"{name} is gone or has another size"
+    return ""
 
 
 def _holds_model(directory: Path) -> bool:

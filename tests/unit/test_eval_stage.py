@@ -15,7 +15,7 @@ import yaml
 
 from pipelines import evaluate, plan, preprocess
 from pipelines.config import ModelConfig, load
-from pipelines.errors import ConfigError, StageError
+from pipelines.errors import ConfigError, ModelError, StageError
 from pipelines.evaluation.targets import STARTING_MODEL, Target
 from pipelines.models.load import load as load_model
 from pipelines.models.lora import apply_lora, lora_modules
@@ -165,7 +165,7 @@ def test_the_command_refuses_with_two_lines(config):
 def test_a_checkpoint_of_the_run_is_found_and_other_settings_are_told(config, models):
     checkpoint = Path(config.trainer.output_dir) / config.checkpointing.checkpoint_dir / "step_000003"
     shutil.copytree(models / "trained", checkpoint)
-    (checkpoint / "manifest.json").write_text("{}")
+    (checkpoint / "manifest.json").write_text('{"files": []}')
     write_identity(plan.train_identity(config), Path(config.trainer.output_dir))
     assert evaluate.trained_otherwise(config) == []
     told = grpo("eval", "--limit", "2", "--set", "trainer.grpo_beta=0.5")
@@ -175,6 +175,15 @@ def test_a_checkpoint_of_the_run_is_found_and_other_settings_are_told(config, mo
     assert "step_000003" in told.stdout
     base = grpo("eval", "--limit", "2", "--checkpoint", "base")
     assert f"the starting model, {models / 'start'}" in base.stderr
+
+
+def test_damaged_weights_are_told_and_leave_no_score(config, models, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(models / "trained", damaged)
+    os.truncate(damaged / "model.safetensors", 5_000)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        evaluate.run(config, target=Target("damaged", damaged))
+    assert evaluate.states(config, target=Target("damaged", damaged))[0][2].status == "partial"
 
 
 def test_dry_run_names_what_would_run(workplace):

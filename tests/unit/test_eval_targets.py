@@ -1,5 +1,7 @@
 """Which model `--checkpoint` means."""
 
+import json
+
 import pytest
 
 from pipelines.config import CheckpointingConfig, ExperimentConfig, TrainerConfig
@@ -14,12 +16,19 @@ def write(directory, *names):
     return directory
 
 
-def full(directory, *more):
-    return write(directory, "config.json", "model.safetensors", *more)
+def sealed(directory):
+    """With a manifest that lists what is there, as a finished checkpoint has."""
+    files = [{"path": path.name, "size_bytes": path.stat().st_size} for path in directory.iterdir()]
+    (directory / "manifest.json").write_text(json.dumps({"files": files}))
+    return directory
 
 
-def adapter(directory, *more):
-    return write(directory, "adapter_config.json", "adapters.safetensors", *more)
+def full(directory):
+    return write(directory, "config.json", "model.safetensors")
+
+
+def adapter(directory):
+    return write(directory, "adapter_config.json", "adapters.safetensors")
 
 
 @pytest.fixture
@@ -37,23 +46,34 @@ def test_without_a_run_it_is_the_starting_model(config):
 
 def test_the_newest_complete_checkpoint_by_number(config, tmp_path):
     kept = tmp_path / "run" / "kept"
-    full(kept / "step_000090", "manifest.json")
-    newest = full(kept / "step_000100", "manifest.json")
+    sealed(full(kept / "step_000090"))
+    newest = sealed(full(kept / "step_000100"))
     full(kept / "step_000110")  # interrupted: no manifest
-    write(kept / "step_000120", "manifest.json")  # no weights
-    full(kept / "step_best", "manifest.json")
+    sealed(write(kept / "step_000120"))  # no weights
+    sealed(full(kept / "step_best"))
     assert newest_checkpoint(kept) == newest
     assert target(config).directory == newest
     assert target(config).name == "step_000100"
 
 
+def test_a_damaged_checkpoint_is_passed_over_loudly(config, tmp_path, caplog):
+    kept = tmp_path / "run" / "kept"
+    intact = sealed(full(kept / "step_000001"))
+    (sealed(full(kept / "step_000002")) / "model.safetensors").write_text("more")
+    (sealed(full(kept / "step_000003")) / "config.json").unlink()
+    (full(kept / "step_000004") / "manifest.json").write_text("{")
+    assert target(config).directory == intact
+    assert "step_000002 is damaged and not used: model.safetensors" in caplog.text
+    assert "step_000004 is damaged and not used: manifest.json" in caplog.text
+
+
 def test_base_is_the_starting_model_whatever_was_trained(config, tmp_path):
-    full(tmp_path / "run" / "kept" / "step_000100", "manifest.json")
+    sealed(full(tmp_path / "run" / "kept" / "step_000100"))
     assert target(config, "base") == STARTING_MODEL
 
 
 def test_a_run_or_its_checkpoints_stand_for_the_newest(config, tmp_path):
-    newest = adapter(tmp_path / "other" / "kept" / "step_000007", "manifest.json")
+    newest = sealed(adapter(tmp_path / "other" / "kept" / "step_000007"))
     assert target(config, tmp_path / "other").directory == newest
     assert target(config, tmp_path / "other" / "kept").directory == newest
 
