@@ -22,9 +22,10 @@ SYMBOLS: dict[Operation, str] = {"addition": "+", "subtraction": "-", "multiplic
 SHARES: dict[Operation, float] = {"addition": 0.45, "subtraction": 0.35, "multiplication": 0.2}
 
 SEED = 20_240
-TRAIN_ROWS: dict[Operation, int] = {"addition": 3_700, "subtraction": 3_000, "multiplication": 660}
-"""Bounded by what exists: 4,095 unordered sums, 4,095 differences and 720 products of two-digit numbers."""
-VAL_ROWS: dict[Operation, int] = {"addition": 250, "subtraction": 200, "multiplication": 50}
+TRAIN_PROBLEMS: dict[Operation, int] = {"addition": 2_700, "subtraction": 2_700, "multiplication": 660}
+"""Bounded by what exists: 4,095 unordered sums, 4,095 differences and 720 products of two-digit numbers.
+Products, of which there are so few, stand in the training rows both ways round: 47*6 and 6*47."""
+VAL_PROBLEMS: dict[Operation, int] = {"addition": 230, "subtraction": 230, "multiplication": 40}
 
 
 class Problem(NamedTuple):
@@ -43,9 +44,13 @@ class Problem(NamedTuple):
 
 
 def worked(problem: Problem) -> tuple[str, str]:
-    """The prompt and its completion: `47+38=?` and `<think>7+8=15,4+3+1=08</think>85`."""
+    """The prompt and its completion: `47+38=?` and `<think>7+8=15,4+3+1=08</think>85`.
+
+    A product is worked through the digits of its larger factor, whichever stands first.
+    """
     operation, left, right = problem
-    steps = {"addition": _add, "subtraction": _subtract, "multiplication": _multiply}[operation](left, right)
+    factors = (max(left, right), min(left, right)) if operation == "multiplication" else (left, right)
+    steps = {"addition": _add, "subtraction": _subtract, "multiplication": _multiply}[operation](*factors)
     answer = {"addition": left + right, "subtraction": left - right, "multiplication": left * right}[operation]
     return f"{left}{SYMBOLS[operation]}{right}=?", f"<think>{','.join(steps)}</think>{answer}"
 
@@ -78,8 +83,12 @@ def pool_size(operation: Operation, digits: int) -> int:
 
 
 def bundled_splits() -> dict[str, list[Problem]]:
-    """The shipped train and validation problems: disjoint, nearly the same mix of operations in both."""
-    return _splits(TRAIN_ROWS, VAL_ROWS, digits=2, seed=SEED)
+    """The shipped train and validation problems; no problem is in both, whichever way round."""
+    splits = _splits(TRAIN_PROBLEMS, VAL_PROBLEMS, digits=2, seed=SEED)
+    products = [problem for problem in splits["train"] if problem.operation == "multiplication"]
+    splits["train"] += [problem._replace(left=problem.right, right=problem.left) for problem in products]
+    random.Random(SEED).shuffle(splits["train"])
+    return splits
 
 
 def synthetic_splits(train_rows: int, val_rows: int, digits: int, seed: int) -> dict[str, list[Problem]]:

@@ -18,6 +18,7 @@ BATCH_ROWS = 1_000
 PARALLEL_ROWS = 20_000
 """Below so many rows, starting processes takes longer than the work."""
 
+MOST_PROCESSES = 8
 BATCHES_AHEAD = 8
 """Batches read ahead for each process."""
 
@@ -40,14 +41,24 @@ def encode_stream(
     """Every row with its tokens; `processes` (default: one a core) work once there are `PARALLEL_ROWS`."""
     stream = iter(rows)
     first = list(islice(stream, PARALLEL_ROWS))
-    workers = (os.cpu_count() or 1) if processes is None else processes
+    many = len(first) == PARALLEL_ROWS
     batches = _batches(chain(first, stream))
-    if len(first) < PARALLEL_ROWS or workers < 2:
-        for batch in batches:
-            yield from zip(batch, encoder.encode([item.row for item in batch]), strict=True)
-        return
-    for batch, encoded in _in_processes(batches, spec, workers):
-        yield from zip(batch, encoded, strict=True)
+    workers = 1 if not many else _cores() if processes is None else processes
+    encoded = _in_processes(batches, spec, workers) if workers > 1 else _here(batches, encoder)
+    for batch, tokens in encoded:
+        yield from zip(batch, tokens, strict=True)
+
+
+def _cores() -> int:
+    """Cores this process may use, containers considered; more than a few would wait for the one that writes."""
+    from joblib import cpu_count
+
+    return min(cpu_count(), MOST_PROCESSES)
+
+
+def _here(batches: Iterator[Batch], encoder: ChatEncoder) -> Iterator[tuple[Batch, EncodedBatch]]:
+    for batch in batches:
+        yield batch, encoder.encode([item.row for item in batch])
 
 
 def _batches(rows: Iterator[SplitRow]) -> Iterator[Batch]:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
 from pipelines.errors import DataError
@@ -88,7 +88,7 @@ def row_from(record: Mapping[str, Any], *, prompt_key: str, completion_key: str,
 
 def to_json(row: Row, **more: object) -> str:
     """One line without its newline; `from_json` gives the row back."""
-    return json.dumps(asdict(row) | more, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return json.dumps(vars(row) | more, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def from_json(record: Mapping[str, Any]) -> Row:

@@ -206,6 +206,6 @@ def test_parallel_work_writes_the_same_bytes(configured, tmp_path, monkeypatch):
     before = {path.name: path.read_bytes() for path in result.directory.glob("*_*")}
     monkeypatch.setattr("pipelines.rows.encode.PARALLEL_ROWS", 100)
     monkeypatch.setattr("pipelines.rows.encode.BATCH_ROWS", 50)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("pipelines.rows.encode._cores", lambda: 2)
     preprocess.run(config, force=True)
     assert {path.name: path.read_bytes() for path in result.directory.glob("*_*")} == before
