@@ -174,6 +174,13 @@ def test_cut_leaves_a_file_without_later_lines_alone(tmp_path):
     assert jsonl.cut_after(tmp_path / "missing.jsonl", 2) == 0
 
 
+def test_cut_ends_a_whole_last_line_that_lacks_its_newline(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"step": 2}')
+    assert jsonl.cut_after(path, 2) == 0
+    assert path.read_bytes() == b'{"step": 1}\n{"step": 2}\n'
+
+
 def test_records_pass_over_what_was_cut_off(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n{"st')
