@@ -173,7 +173,8 @@ def test_built_in_and_synthetic_rows(configured):
     builtin = preprocess.run(configured()).summary
     synthetic = SyntheticConfig(train_rows=40, val_rows=10, difficulty=3)
     generated = preprocess.run(configured(loader_type="synthetic", synthetic=synthetic)).summary
-    assert (builtin["train"]["kept"], builtin["val"]["kept"]) == (7360, 500)
+    assert builtin["train"]["kept"] == builtin["train"]["read"] >= 5000
+    assert builtin["val"]["kept"] == 500
     assert builtin["train"]["unknown_tokens"] == 0
     assert (generated["train"]["kept"], generated["val"]["kept"]) == (40, 10)
 
