@@ -45,6 +45,7 @@ def test_known_workings():
     assert worked(Problem("addition", 47, 38)) == ("47+38=?", "<think>7+8=15,4+3+1=08</think>85")
     assert worked(Problem("subtraction", 52, 38)) == ("52-38=?", "<think>12-8=4,5-3-1=1</think>14")
     assert worked(Problem("multiplication", 47, 6)) == ("47*6=?", "<think>7*6=42,4*6=24,24+4=28</think>282")
+    assert worked(Problem("multiplication", 6, 47)) == ("6*47=?", "<think>7*6=42,4*6=24,24+4=28</think>282")
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -71,7 +72,7 @@ def test_shipped_rows_are_right_disjoint_and_short():
             assert len(row["completion"]) <= 28 + len("<think></think>9999")
         asked = [re.split(r"([-+*])", row["prompt"].removesuffix("=?")) for row in rows]
         found[split] = {(s, a, b) if s == "-" else (s, *sorted((a, b))) for a, s, b in asked}
-        assert len(found[split]) == len(rows)
+        assert len({row["prompt"] for row in rows}) == len(rows)
         mix = Counter(row["meta"]["operation"] for row in rows)
         assert set(mix) == set(OPERATIONS)
     assert len(found["val"]) == 500
