@@ -33,7 +33,7 @@ class Metric:
 
 METRICS = (
     Metric("reward", "reward", "Mean over completions of the total reward (weighted mean of the components)."),
-    Metric("reward_std", "reward", "Standard deviation of the total reward within a group, averaged over groups."),
+    Metric("reward_std", "reward", "Standard deviation of the total reward over the completions of the update."),
     Metric("rewards/<name>/mean", "reward", "Mean of one component over the completions where it did not abstain."),
     Metric("rewards/<name>/std", "reward", "Standard deviation of one component over those completions."),
     Metric("rewards/failures", "count", "Rewards that raised, or returned no finite number, in this update."),
@@ -62,7 +62,7 @@ METRICS = (
     Metric("completions/clipped_ratio", "fraction", "Completions cut off at the length limit."),
     Metric("completions/mean_thinking_length", "tokens", "Mean length of the thinking region."),
     Metric("completions/mean_answer_length", "tokens", "Mean length of the answer region."),
-    Metric("num_tokens", "tokens", "Prompt and completion tokens seen since the run began."),
+    Metric("num_tokens", "tokens", "Completion tokens seen since the run began."),
     Metric("epoch", "epochs", "Passes over the training rows since the run began."),
     Metric("time/rollout_seconds", "s", "Sampling the completions."),
     Metric("time/reward_seconds", "s", "Scoring them."),
