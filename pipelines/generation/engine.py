@@ -70,7 +70,7 @@ def generate(
         tokens[decoder.active, window] = new_tokens
         logprobs[decoder.active, window] = new_logprobs
         ends = np.isin(new_tokens, decoder.eos)
-        finished = ends.any(axis=1)
+        finished = np.asarray(ends.any(axis=1))
         done = decoder.active[finished]
         lengths[done] = position + ends[finished].argmax(axis=1) + 1
         stopped[done] = True

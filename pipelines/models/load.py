@@ -6,9 +6,10 @@ from typing import Any
 
 import mlx.core as mx
 from mlx import nn
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
 from pipelines.errors import ModelError
+from pipelines.models.leaves import leaves
 from pipelines.models.locate import model_directory
 
 
@@ -25,7 +26,7 @@ class LoadedModel:
 
     @property
     def num_layers(self) -> int:
-        return len(self.model.layers)
+        return len(self.model.layers)  # pyright: ignore[reportArgumentType]
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -69,7 +70,7 @@ def load(model_path: str, *, adapter: Path | None = None) -> LoadedModel:
 def floating_dtype(model: nn.Module) -> mx.Dtype:
     """The dtype most floating weights are in."""
     sizes: dict[mx.Dtype, int] = {}
-    for _, leaf in tree_flatten(model.parameters()):
+    for leaf in leaves(model.parameters()).values():
         if mx.issubdtype(leaf.dtype, mx.floating):
             sizes[leaf.dtype] = sizes.get(leaf.dtype, 0) + leaf.size
     return max(sizes, key=lambda dtype: sizes[dtype])

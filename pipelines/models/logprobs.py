@@ -37,7 +37,7 @@ def split_head(model: nn.Module) -> SplitModel:
     if inner is None:
         return whole
     if "lm_head" in model:
-        split = SplitModel(body=inner, head=lambda hidden: model.lm_head(hidden))  # noqa: PLW0108 - looked up at call time
+        split = SplitModel(body=inner, head=lambda hidden: model["lm_head"](hidden))  # noqa: PLW0108 - looked up when called
     elif hasattr(getattr(inner, "embed_tokens", None), "as_linear"):
         split = SplitModel(body=inner, head=lambda hidden: inner.embed_tokens.as_linear(hidden))  # noqa: PLW0108
     else:

@@ -42,8 +42,9 @@ def apply_lora(model: nn.Module, config: ModelConfig, seed: int) -> None:
     # mlx-lm draws lora_a from the global stream; draw it again from our own key, one per module.
     keys = mx.random.split(mx.random.key(seed), len(modules))
     for key, (_, module) in zip(keys, sorted(modules), strict=True):
-        bound = module.lora_a.shape[-2] ** -0.5
-        module.lora_a = mx.random.uniform(-bound, bound, module.lora_a.shape, key=key)
+        shape = module["lora_a"].shape
+        bound = shape[-2] ** -0.5
+        module.lora_a = mx.random.uniform(-bound, bound, shape, key=key)
 
 
 def lora_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:

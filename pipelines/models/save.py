@@ -7,9 +7,10 @@ from typing import Any
 
 import mlx.core as mx
 from mlx import nn
-from mlx.utils import tree_flatten
 
 from pipelines.config import ModelConfig
+from pipelines.errors import CheckpointError
+from pipelines.models.leaves import leaves
 from pipelines.models.lora import lora_parameters
 
 COPIED = (
@@ -29,6 +30,19 @@ def save_weights(path: Path, weights: dict[str, mx.array]) -> None:
     mx.save_safetensors(str(path), ordered, metadata={"format": "mlx"})
 
 
+def load_weights(path: Path) -> dict[str, mx.array]:
+    """The arrays of one safetensors file; CheckpointError if it cannot be read."""
+    try:
+        weights = mx.load(str(path))
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error}", hint="it is damaged; use another checkpoint"
+        ) from error
+    if not isinstance(weights, dict):
+        raise CheckpointError(f"{path} is no dictionary of arrays", hint="it is damaged; use another checkpoint")
+    return weights
+
+
 def save_full(directory: Path, weights: dict[str, mx.array], source: Path, dtype: mx.Dtype) -> None:
     """`model.safetensors` in `dtype`, and the source model's configuration and tokenizer files."""
     save_weights(directory / "model.safetensors", {name: _stored(leaf, dtype) for name, leaf in weights.items()})
@@ -46,7 +60,7 @@ def save_adapter(directory: Path, model: nn.Module, config: ModelConfig, base: s
         "lora_parameters": lora_parameters(config),
         "model": base,
     }
-    save_weights(directory / "adapters.safetensors", dict(tree_flatten(model.trainable_parameters())))
+    save_weights(directory / "adapters.safetensors", leaves(model.trainable_parameters()))
     (directory / "adapter_config.json").write_text(json.dumps(adapter, indent=2) + "\n")
 
 

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
+from pipelines.models.leaves import leaves
 from pipelines.models.save import save_weights
 
 SPECIAL = ["<|pad|>", "<|end|>", "<|unknown|>", "<|system|>", "<|user|>", "<|assistant|>"]
@@ -77,11 +77,11 @@ def write_blank(directory: Path, seed: int = 0) -> None:
     (directory / "config.json").write_text(json.dumps(config(), indent=2) + "\n")
     write_tokenizer(directory)
     model = Model(ModelArgs.from_dict(config()))
-    leaves = sorted(tree_flatten(model.parameters()))
-    keys = mx.random.split(mx.random.key(seed), len(leaves))
+    blank = sorted(leaves(model.parameters()).items())
+    keys = mx.random.split(mx.random.key(seed), len(blank))
     weights = [
         (name, mx.ones(leaf.shape) if leaf.ndim == 1 else 0.05 * mx.random.normal(leaf.shape, key=key))
-        for key, (name, leaf) in zip(keys, leaves, strict=True)
+        for key, (name, leaf) in zip(keys, blank, strict=True)
     ]
     model.load_weights(weights)
     save_weights(directory / "model.safetensors", dict(weights))

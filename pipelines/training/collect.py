@@ -1,14 +1,14 @@
 """What one update learns from: rollouts with their rewards, or the references of the data set."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import mlx.core as mx
 import numpy as np
 
-from pipelines.algorithms.advantages import kept_rows
+from pipelines.algorithms.advantages import Advantages, kept_rows
 from pipelines.algorithms.base import Algorithm
 from pipelines.algorithms.regions import tags_for
 from pipelines.config import ExperimentConfig
@@ -25,18 +25,18 @@ from pipelines.training.sequences import Sequences
 
 @dataclass(frozen=True)
 class Collected:
-    """Rows for the update (perhaps none, when no group had a spread), metrics, and what samples.jsonl shows."""
+    """Rows for the update (perhaps none, when no group had a spread), metrics, and what samples.jsonl would show."""
 
     sequences: Sequences
     metrics: dict[str, float]
-    samples: list[dict[str, Any]]
+    samples: Callable[[], list[dict[str, Any]]]
 
 
 class Collector(Protocol):
     """Turns the prompts of one update into sequences."""
 
     def collect(self, step: int, indices: Sequence[int]) -> Collected:
-        """Rows of the data set at `indices` `[B]`, at update `step`."""
+        """Rows of the data set at `indices` `[B]`, for update `step` (counted from 1)."""
         ...
 
 
@@ -58,7 +58,7 @@ class ReferenceCollector:
         lengths = np.array([len(c) for c in completions])
         metrics = length_metrics(lengths) | {"num_tokens": float(lengths.sum())}
         none = np.zeros(len(prompts))
-        return Collected(Sequences(prompts, completions, none.astype(np.float32), none.astype(bool)), metrics, [])
+        return Collected(Sequences(prompts, completions, none.astype(np.float32), none.astype(bool)), metrics, list)
 
 
 class RolloutCollector:
@@ -66,6 +66,7 @@ class RolloutCollector:
 
     def __init__(
         self,
+        *,
         loaded: LoadedModel,
         dataset: TokenDataset,
         composer: RewardComposer,
@@ -91,15 +92,22 @@ class RolloutCollector:
         rows = [self.dataset.row(i) for i in indices]
         contexts = completion_contexts(rollouts, rows, preopened, tokenizer, self.tags, step=step, lengths=thinking)
         scores = self.composer.score(contexts)
-        weights = mx.array(scores.weights)
-        advantages = self.algorithm.advantages(mx.array(scores.values), weights, self.group_size)
+        advantages = self._advantages(scores)
         values, equal = np.array(advantages.values), np.array(advantages.zero_variance)
         kept = kept_rows(advantages, drop=self.config.trainer.advantage.drop_zero_variance_groups)
         metrics = rollout_metrics(rollouts, thinking) | reward_metrics(scores, equal, self.group_size)
         metrics["time/reward_seconds"] = time.perf_counter() - started
         return Collected(
-            self._sequences(rollouts, values, kept), metrics, sample_records(rollouts, contexts, scores, values)
+            self._sequences(rollouts, values, kept),
+            metrics,
+            samples=lambda: sample_records(rollouts, contexts, scores, values),
         )
+
+    def _advantages(self, scores: Scores) -> Advantages:
+        """Of the totals, in which abstained rewards are left out; of each reward for normalize_then_sum."""
+        apart = self.config.trainer.advantage.aggregation == "normalize_then_sum"
+        rewards, weights = (scores.values, scores.weights) if apart else (scores.totals[:, None], np.ones(1))
+        return self.algorithm.advantages(mx.array(rewards), mx.array(weights), self.group_size)
 
     def _roll_out(self, step: int, indices: Sequence[int]) -> Rollouts:
         keys = row_keys(self.seed, "rollout", step, distinct(indices, len(self.dataset)), self.group_size)

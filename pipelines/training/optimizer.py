@@ -1,13 +1,16 @@
 """AdamW with bias correction, its schedule, and float32 master weights for 16-bit models."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 from mlx import nn, optimizers
-from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from mlx.utils import tree_map, tree_unflatten
 
 from pipelines.config import TrainerConfig
+from pipelines.models.leaves import leaves
+from pipelines.models.save import load_weights, save_weights
 
 Schedule = Callable[[int], float]
 
@@ -68,33 +71,43 @@ class Optimizer:
         mx.eval(self.model.parameters(), self.adam.state, self.master or {})
         return float(self.adam.learning_rate)
 
-    def arrays(self) -> dict[str, mx.array]:
-        """All state as one flat dictionary, for `optimizer.safetensors`; exact weights travel as `weights.*`.
+    def exact_weights(self) -> dict[str, mx.array]:
+        """All parameters, by name; trainable ones as exact as they are kept."""
+        weights = leaves(self.model.parameters())
+        return weights if self.master is None else weights | leaves(self.master)
 
-        They are there because a checkpoint's model file is written in the model's own, perhaps narrower, dtype.
+    def save(self, path: Path) -> None:
+        """Write the whole state.
+
+        The trained weights travel along, as exact as they are kept: a checkpoint's model file is in the model's own,
+        perhaps narrower, dtype.
         """
         weights = self.master if self.master is not None else self.model.trainable_parameters()
-        return {f"state.{k}": v for k, v in tree_flatten(self.adam.state)} | {
-            f"weights.{k}": v for k, v in tree_flatten(weights)
-        }
+        state = {f"state.{name}": leaf for name, leaf in leaves(self.adam.state).items()}
+        save_weights(path, state | {f"weights.{name}": leaf for name, leaf in leaves(weights).items()})
 
-    def restore(self, arrays: dict[str, mx.array]) -> None:
-        """The inverse of `arrays`: afterwards the next step is the one that would have followed."""
+    def restore(self, path: Path) -> None:
+        """The inverse of `save`: the next step is the one that would have followed."""
         parts: dict[str, list[tuple[str, mx.array]]] = {"state": [], "weights": []}
-        for name, value in arrays.items():
+        for name, leaf in load_weights(path).items():
             part, _, key = name.partition(".")
-            parts[part].append((key, value))
+            parts[part].append((key, leaf))
         self.adam.state = tree_unflatten(parts["state"])
-        weights = tree_unflatten(parts["weights"])
+        dtypes = leaves(self.model.trainable_parameters())
+        self.model.update(tree_unflatten([(name, leaf.astype(dtypes[name].dtype)) for name, leaf in parts["weights"]]))
         if self.master is not None:
-            self.master = weights
-        dtypes = self.model.trainable_parameters()
-        self.model.update(tree_map(lambda w, old: w.astype(old.dtype), weights, dtypes))
+            self.master = tree_unflatten(parts["weights"])
         mx.eval(self.model.parameters(), self.adam.state)
+
+    def adopt_weights(self, step: int) -> None:
+        """Go on with weights that were loaded into the model, moments at zero, the schedule at `step`."""
+        if self.master is not None:
+            self.master = tree_map(lambda leaf: leaf.astype(mx.float32), self.model.trainable_parameters())
+        self.adam.state["step"] = mx.array(step, mx.uint64)
 
 
 def _wants_master(model: nn.Module, config: TrainerConfig, full_finetuning: bool) -> bool:
     if config.master_weights != "auto":
         return config.master_weights == "float32"
-    narrow = any(leaf.dtype in (mx.float16, mx.bfloat16) for _, leaf in tree_flatten(model.trainable_parameters()))
+    narrow = any(leaf.dtype in (mx.float16, mx.bfloat16) for leaf in leaves(model.trainable_parameters()).values())
     return full_finetuning and narrow

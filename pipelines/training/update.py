@@ -7,10 +7,12 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 from mlx import nn
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
 from pipelines.algorithms.base import Algorithm, Batch, Totals
+from pipelines.algorithms.loss_metrics import Metrics, merged_metrics
 from pipelines.errors import TrainingError
+from pipelines.models.leaves import leaves
 from pipelines.models.logprobs import completion_logprobs, split_head
 from pipelines.training.optimizer import Optimizer
 from pipelines.training.reference import Reference
@@ -48,19 +50,21 @@ class Updater:
         """
         started = time.perf_counter()
         totals = sequences.totals(self.budget_tokens)
-        sums = _Sums()
+        parts: list[Metrics] = []
+        tokens: list[mx.array] = []
         gradients: dict[str, Any] | None = None
         for batch in self.batches(sequences):
-            (loss, metrics), new = self._gradients(batch, totals)
+            (_, metrics), new = self._gradients(batch, totals)
             gradients = new if gradients is None else tree_map(mx.add, gradients, new)
-            mx.eval(gradients, loss, metrics)
-            sums.add(loss, metrics, int(batch.mask.sum()))
+            mx.eval(gradients, metrics)
+            parts.append(metrics)
+            tokens.append(batch.mask.sum())
         if gradients is None:
             raise ValueError("an update needs at least one row")
         norm = finite_norm(gradients)
         rate = self.optimizer.step(gradients, norm)
         seconds = time.perf_counter() - started
-        return sums.means() | {
+        return _report(parts, tokens) | {
             "grad_norm": norm,
             "learning_rate": rate,
             "time/update_seconds": seconds,
@@ -78,47 +82,28 @@ class Updater:
     def _loss(self, batch: Batch, totals: Totals) -> tuple[mx.array, dict[str, mx.array]]:
         scored = completion_logprobs(self.split, batch.tokens, batch.starts, batch.completions, self.temperature)
         output = self.algorithm.loss(scored.logprobs, scored.entropies, batch, totals)
-        metrics = dict(output.metrics)
+        metrics = dict(output.metrics) | {"loss": mx.stop_gradient(output.loss)}
         if batch.sampler_logprobs is not None:
             gap = mx.abs(mx.stop_gradient(scored.logprobs) - batch.sampler_logprobs)
             metrics["mismatch_kl"] = mx.where(batch.mask, gap, 0.0).sum() / mx.maximum(batch.mask.sum(), 1)
         return output.loss, metrics
 
 
-class _Sums:
-    """Metrics of micro-batches: losses add up, extremes stay extremes, all else is a mean over tokens."""
-
-    def __init__(self) -> None:
-        self.loss = 0.0
-        self.values: dict[str, list[tuple[float, int]]] = {}
-
-    def add(self, loss: mx.array, metrics: dict[str, mx.array], tokens: int) -> None:
-        self.loss += float(loss)
-        for name, value in metrics.items():
-            self.values.setdefault(name, []).append((float(value), tokens))
-
-    def means(self) -> dict[str, float]:
-        return {"loss": self.loss} | {name: _combined(name, pairs) for name, pairs in self.values.items()}
-
-
-def _combined(name: str, pairs: list[tuple[float, int]]) -> float:
-    values, weights = (np.array(column) for column in zip(*pairs, strict=True))
-    if name.endswith("min"):
-        return float(values.min())
-    if name.endswith("max"):
-        return float(values.max())
-    return float(np.average(values, weights=weights)) if weights.any() else 0.0
+def _report(parts: list[Metrics], tokens: list[mx.array]) -> dict[str, float]:
+    """The metrics of all micro-batches as one: their losses add up, the rest is merged."""
+    merged = merged_metrics(parts, tokens) | {"loss": mx.stack([part["loss"] for part in parts]).sum()}
+    return {name: float(value) for name, value in merged.items()}
 
 
 def finite_norm(gradients: dict[str, Any]) -> float:
     """The global L2 norm in float32; TrainingError names the first leaf that is not finite."""
-    leaves = tree_flatten(gradients)
-    squares = mx.stack([leaf.astype(mx.float32).square().sum() for _, leaf in leaves])
+    named = leaves(gradients)
+    squares = mx.stack([leaf.astype(mx.float32).square().sum() for leaf in named.values()])
     norm = float(mx.sqrt(squares.sum()))
     if np.isfinite(norm):
         return norm
     bad = np.flatnonzero(~np.isfinite(np.array(squares)))
-    name = leaves[int(bad[0])][0] if bad.size else "the sum over all leaves"
+    name = list(named)[int(bad[0])] if bad.size else "the sum over all leaves"
     raise TrainingError(
         f"the gradient of {name} is not finite; the weights were left as they were",
         hint="lower trainer.learning_rate, look at the last rows of samples.jsonl, or resume from the last checkpoint",

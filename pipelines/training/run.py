@@ -1,0 +1,213 @@
+"""A run in its directory: put together from the configuration, resumed where it stopped, saved as it goes."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import mlx.core as mx
+from mlx import nn
+
+from pipelines.algorithms.base import Algorithm
+from pipelines.config import ExperimentConfig
+from pipelines.errors import CheckpointError
+from pipelines.models.leaves import leaves
+from pipelines.models.load import LoadedModel, load
+from pipelines.models.lora import apply_lora
+from pipelines.models.save import load_weights, save_adapter, save_full
+from pipelines.monitoring.health import DeadUpdates
+from pipelines.monitoring.sinks import RunLog
+from pipelines.rewards import RewardComposer
+from pipelines.tokens.dataset import TokenDataset
+from pipelines.tokens.order import PromptCursor
+from pipelines.training import algorithms
+from pipelines.training.checkpoint_files import Checkpoint
+from pipelines.training.checkpoints import Checkpoints
+from pipelines.training.collect import Collector, ReferenceCollector, RolloutCollector
+from pipelines.training.interrupt import stop_on_interrupt
+from pipelines.training.loop import Limits, Loop, Progress
+from pipelines.training.optimizer import Optimizer
+from pipelines.training.reference import make_reference
+from pipelines.training.sequences import automatic_tokens
+from pipelines.training.update import Updater
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    status: Literal["finished", "interrupted", "out of time"]
+    step: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says about one call, and no identity depends on."""
+
+    resume: str = "auto"
+    """A step or checkpoint directory, or `auto`: the newest intact checkpoint, if there is one."""
+    max_seconds: float | None = None
+    quiet: bool = False
+
+
+def train(config: ExperimentConfig, directory: Path, tokens: Path, options: Options) -> Outcome:
+    """Run the configuration in `directory` on the arrays in `tokens`, from its newest checkpoint if there is one."""
+    checkpoints = Checkpoints(directory / config.checkpointing.checkpoint_dir, config.checkpointing)
+    found = checkpoints.latest() if options.resume == "auto" else checkpoints.at(options.resume)
+    if found is not None:
+        checkpoints.forget_after(found.step)
+    drawn = config.trainer.seed if config.trainer.seed >= 0 else secrets.randbelow(2**31)
+    progress = Progress(seed=drawn) if found is None else Progress.from_dict(found.state)
+    mx.random.seed(progress.seed)  # dropout draws from MLX's own stream
+    parts = _build(config, tokens, progress)
+    if found is not None:
+        _restore(parts, found)
+    log = RunLog(
+        directory,
+        config.monitoring,
+        total_steps=config.trainer.num_training_steps,
+        quiet=options.quiet,
+        resume_step=None if found is None else found.step,
+    )
+    with log, stop_on_interrupt() as stop:
+        for line in _opening(parts, found, config):
+            log.note(line)
+        loop = Loop(
+            collector=parts.collector,
+            updater=parts.updater,
+            cursor=parts.cursor,
+            progress=progress,
+            checkpoints=checkpoints,
+            write=_writer(config, parts),
+            limits=Limits(
+                total_steps=config.trainer.num_training_steps,
+                prompts_per_update=config.trainer.prompts_per_update,
+                max_seconds=options.max_seconds,
+                checkpointing=config.checkpointing,
+            ),
+            log=log,
+            dead=DeadUpdates(config.trainer.abort_after_dead_updates, progress.dead_updates),
+            stop=stop,
+        )
+        metrics = loop.run()
+    if progress.step >= config.trainer.num_training_steps:
+        return Outcome("finished", progress.step, metrics)
+    return Outcome("interrupted" if stop.asked else "out of time", progress.step, metrics)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The objects behind a loop."""
+
+    loaded: LoadedModel
+    optimizer: Optimizer
+    updater: Updater
+    collector: Collector
+    cursor: PromptCursor
+
+
+def _build(config: ExperimentConfig, tokens: Path, progress: Progress) -> _Parts:
+    trainer = config.trainer
+    algorithm = algorithms.create(trainer)
+    loaded = load(config.model.model_path)
+    if config.model.use_lora:
+        apply_lora(loaded.model, config.model, progress.seed)
+    if config.model.lora_dropout:
+        loaded.model.train()
+    optimizer = Optimizer(loaded.model, trainer, full_finetuning=not config.model.use_lora)
+    dataset = TokenDataset(tokens, "train")
+    updater = Updater(
+        loaded.model,
+        algorithm,
+        optimizer,
+        make_reference(loaded.model, trainer, config.model, uses_kl=algorithm.uses_rollouts),
+        temperature=config.generation.temperature if algorithm.uses_rollouts else 1.0,
+        micro_batch_tokens=_micro_batch_tokens(config, loaded),
+        budget_tokens=config.data.max_gen_len,
+    )
+    return _Parts(
+        loaded=loaded,
+        optimizer=optimizer,
+        updater=updater,
+        collector=_collector(config, loaded, dataset, algorithm, progress.seed),
+        cursor=PromptCursor(len(dataset), progress.seed, config.data.shuffle_data),
+    )
+
+
+def _collector(
+    config: ExperimentConfig, loaded: LoadedModel, dataset: TokenDataset, algorithm: Algorithm, seed: int
+) -> Collector:
+    if not algorithm.uses_rollouts:
+        return ReferenceCollector(dataset)
+    return RolloutCollector(
+        loaded=loaded,
+        dataset=dataset,
+        composer=RewardComposer(config.rewards),
+        algorithm=algorithm,
+        config=config,
+        seed=seed,
+    )
+
+
+def _micro_batch_tokens(config: ExperimentConfig, loaded: LoadedModel) -> int:
+    chosen = config.trainer.micro_batch_tokens
+    return chosen if isinstance(chosen, int) else automatic_tokens(len(loaded.tokenizer.get_vocab()))
+
+
+def _writer(config: ExperimentConfig, parts: _Parts) -> Callable[[Path], None]:
+    """A function that writes the files of a checkpoint into a directory."""
+
+    def write(directory: Path) -> None:
+        model, loaded = parts.loaded.model, parts.loaded
+        if config.model.use_lora:
+            save_adapter(directory, model, config.model, config.model.model_path)
+        else:
+            save_full(directory, parts.optimizer.exact_weights(), loaded.directory, loaded.stored_dtype)
+        if config.checkpointing.save_optimizer_state:
+            parts.optimizer.save(directory / OPTIMIZER_FILE)
+
+    return write
+
+
+def _restore(parts: _Parts, found: Checkpoint) -> None:
+    """Weights, optimizer and data cursor as they were at the checkpoint."""
+    parts.cursor.load_state_dict(found.state["cursor"])
+    state = found.path / OPTIMIZER_FILE
+    if state.is_file():
+        parts.optimizer.restore(state)
+    else:
+        _load_weights(parts.loaded.model, found.path)
+        parts.optimizer.adopt_weights(found.step)
+
+
+def _load_weights(model: nn.Module, directory: Path) -> None:
+    file = next((path for name in ("adapters", "model") if (path := directory / f"{name}.safetensors").is_file()), None)
+    if file is None:
+        raise CheckpointError(f"{directory} holds no weights", hint="resume from another step (--resume STEP)")
+    dtypes = {name: leaf.dtype for name, leaf in leaves(model.parameters()).items()}
+    model.load_weights([(name, leaf.astype(dtypes[name])) for name, leaf in load_weights(file).items()], strict=False)
+
+
+def _opening(parts: _Parts, found: Checkpoint | None, config: ExperimentConfig) -> list[str]:
+    """What the log begins with."""
+    trainable = sum(leaf.size for leaf in leaves(parts.loaded.model.trainable_parameters()).values())
+    trainer = config.trainer
+    update = f"{trainer.prompts_per_update} prompts x {trainer.num_rollout_samples} completions per update"
+    lines = [f"{trainable:,} trainable parameters, {update}, {trainer.num_training_steps} updates"]
+    if found is not None:
+        exact = (found.path / OPTIMIZER_FILE).is_file()
+        how = "" if exact else "; without optimizer state it is not the same run to the bit"
+        lines.append(f"resumed from {found.path}{how}")
+    return lines
+
+
+def describe(outcome: Outcome) -> dict[str, Any]:
+    """The summary of a run for manifests and people."""
+    shown = ("reward", "loss", "kl", "completions/mean_length", "completions/clipped_ratio", "num_tokens")
+    return {"status": outcome.status, "step": outcome.step} | {
+        name: outcome.metrics[name] for name in shown if name in outcome.metrics
+    }
