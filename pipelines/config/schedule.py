@@ -14,7 +14,7 @@ class LrScheduleConfig(Section):
     """The schedule: cosine_decay, linear_schedule, exponential_decay, step_decay or constant."""
 
     arguments: Annotated[tuple[int | float, ...], Field(strict=False)]
-    """Positional arguments of the schedule; the first is the learning rate after the warm-up.
+    """Arguments of the schedule; the first is the learning rate after the warm-up.
     cosine_decay [start, decay_steps, end]; linear_schedule [start, end, steps]; exponential_decay [start, factor];
     step_decay [start, factor, step_size]; constant [rate]."""
 

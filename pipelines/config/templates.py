@@ -14,14 +14,16 @@ from pipelines.config.yaml_writer import as_yaml
 from pipelines.errors import ConfigError
 
 MINIMAL = (
-    *("trainer.output_dir", "trainer.num_training_steps", "trainer.learning_rate", "trainer.ppo_batch_size"),
+    *("trainer.output_dir", "trainer.num_training_steps", "trainer.lr_schedule_config.name"),
+    *("trainer.lr_schedule_config.arguments", "trainer.lr_schedule_config.warmup", "trainer.ppo_batch_size"),
     *("trainer.num_rollout_samples", "trainer.seed", "model.model_path", "data.train_path", "data.max_prompt_len"),
     *("data.max_gen_len", "rewards"),
 )
 STANDARD = (
     *MINIMAL,
     *("trainer.algorithm", "trainer.optimizer_beta1", "trainer.optimizer_beta2", "trainer.optimizer_weight_decay"),
-    *("trainer.lr_schedule_config", "trainer.grad_accum_steps", "trainer.grad_clip_norm", "trainer.grpo_beta"),
+    *("trainer.learning_rate", "trainer.lr_schedule_config", "trainer.grad_accum_steps", "trainer.grad_clip_norm"),
+    "trainer.grpo_beta",
     *("trainer.loss.type", "trainer.loss.epsilon", "trainer.loss.epsilon_high", "trainer.advantage.baseline"),
     *("trainer.advantage.scale", "model.ref_model_path", "model.use_lora", "model.lora_rank", "model.lora_alpha"),
     *("generation.temperature", "generation.top_p", "generation.think_start_tag", "generation.think_end_tag"),
@@ -34,12 +36,17 @@ ADVANCED = tuple(ExperimentConfig.model_fields)
 TEMPLATES = {"minimal": MINIMAL, "standard": STANDARD, "advanced": ADVANCED}
 """Keys that each template shows; a key stands for everything below it."""
 
-OWN_MODEL = {"trainer": {"learning_rate": 1e-5}, "data": {"max_prompt_len": 256, "max_gen_len": 256}}
+OWN_MODEL = {
+    "trainer": {"learning_rate": 1e-5, "ppo_batch_size": 8, "num_rollout_samples": 8},
+    "data": {"max_prompt_len": 256, "max_gen_len": 256},
+}
 """What suits a model that was not made for the built-in task, where nothing else is asked for."""
 
 LOADERS = {".npy": "npy", ".parquet": "hf", ".arrow": "hf"}
-WARMUP = 15
-"""Updates of the warm-up that the longer templates show; without one the first steps of Adam can be too long."""
+WARMUP = 10
+"""Updates of the warm-up that templates show; without one the first steps of Adam can be too long."""
+FINAL = 0.1
+"""Fraction of the learning rate at the end of the schedule that templates show: small last steps settle the policy."""
 
 HEADER = """\
 # A configuration of grpo ({name} template). What is left out keeps its default: see docs/configuration.md.
@@ -63,8 +70,7 @@ def render_template(
     config = _with_paths(base or ExperimentConfig(), model_path, data_path)
     changed = [dotted(key.path) for key in walk(ExperimentConfig) if _changed(config, key)]
     shown = [tuple(key.split(".")) for key in (*TEMPLATES[name], *changed)]
-    if name != "minimal":
-        config = _with_schedule(config)
+    config = _with_schedule(config)
     return HEADER.format(name=name) + "\n".join(_section_lines(config, (), shown)) + "\n"
 
 
@@ -130,10 +136,12 @@ def _is_default(config: ExperimentConfig, section: str, key: str) -> bool:
 
 
 def _with_schedule(config: ExperimentConfig) -> ExperimentConfig:
-    """A schedule to see how one is written: constant, after a short warm-up."""
+    """A schedule where none is set: a short warm-up, then linearly down to a tenth."""
     trainer = config.trainer
     if trainer.lr_schedule_config is not None:
         return config
     warmup = min(WARMUP, trainer.num_training_steps // 5)
-    schedule = LrScheduleConfig(name="constant", arguments=(trainer.learning_rate,), warmup=warmup)
+    steps = max(1, trainer.num_training_steps - warmup)
+    arguments = (trainer.learning_rate, float(f"{FINAL * trainer.learning_rate:.6g}"), steps)
+    schedule = LrScheduleConfig(name="linear_schedule", arguments=arguments, warmup=warmup)
     return config.model_copy(update={"trainer": trainer.model_copy(update={"lr_schedule_config": schedule})})

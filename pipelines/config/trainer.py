@@ -25,7 +25,7 @@ class TrainerConfig(Section):
     output_dir: str = Field(default="./outputs/run", min_length=1)
     """Directory of the run: checkpoints, metrics, samples and log."""
 
-    num_training_steps: int = Field(default=100, ge=1)
+    num_training_steps: int = Field(default=130, ge=1)
     """Number of updates, that is of optimizer steps."""
 
     learning_rate: float = Field(default=3e-4, ge=0)
@@ -43,11 +43,11 @@ class TrainerConfig(Section):
     lr_schedule_config: LrScheduleConfig | None = None
     """Learning rate schedule with warm-up (null = constant learning_rate)."""
 
-    ppo_batch_size: int = Field(default=32, ge=1)
+    ppo_batch_size: int = Field(default=64, ge=1)
     """Prompts per accumulation step; times grad_accum_steps = prompts per update.
     Completions per update are that times num_rollout_samples. It is no memory setting: see micro_batch_tokens."""
 
-    num_rollout_samples: int = Field(default=8, ge=1)
+    num_rollout_samples: int = Field(default=4, ge=1)
     """Completions per prompt: the group whose rewards are compared with each other."""
 
     grad_accum_steps: int = Field(default=1, ge=1)
