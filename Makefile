@@ -27,19 +27,24 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP) ## preprocess, score, train, score again: accuracy rises in a few minutes
 	@mkdir -p $(DEMO)
-	test -f $(DEMO)/config.yaml || $(GRPO) init-config --output $(DEMO)/config.yaml
+	@test -f $(DEMO)/config.yaml || $(GRPO) init-config --output $(DEMO)/config.yaml --set trainer.output_dir=$(DEMO)/run
 	$(GRPO) preprocess --config $(DEMO)/config.yaml
-	$(GRPO) eval --config $(DEMO)/config.yaml
-	$(GRPO) train --config $(DEMO)/config.yaml --set trainer.output_dir=$(DEMO)/run
-	$(GRPO) eval --config $(DEMO)/config.yaml --set trainer.output_dir=$(DEMO)/run \
-		--checkpoint $(DEMO)/run/checkpoints/latest --baseline
-	@echo "run: $(DEMO)/run  checkpoints: $(DEMO)/run/checkpoints"
+	$(GRPO) eval --config $(DEMO)/config.yaml --checkpoint base
+	$(GRPO) train --config $(DEMO)/config.yaml
+	$(GRPO) eval --config $(DEMO)/config.yaml --baseline
+	@echo "configuration  $(DEMO)/config.yaml"
+	@echo "run            $(DEMO)/run  (metrics.jsonl, samples.jsonl, train.log, checkpoints)"
 
 smollm2: $(STAMP) ## build a real model, SmolLM2-135M-Instruct, into .models/
 	test -f $(SMOLLM2)/config.json || $(BIN)/python benchmarks/smollm2.py $(SMOLLM2)
 
 tiny-model: $(STAMP) ## train the built-in model again, from a blank one, with this project's own SFT
 	$(BIN)/python -m pipelines.models.tiny .models/blank
+	$(GRPO) train --quiet --fresh --config data/tiny-model.yaml
+	$(GRPO) eval --config data/tiny-model.yaml
+	@mkdir -p data/tiny-model
+	cd outputs/tiny-model/checkpoints/step_000230 && cp config.json model.safetensors tokenizer.json \
+		tokenizer_config.json chat_template.jinja $(CURDIR)/data/tiny-model
 
 test: $(STAMP) ## the quick tests
 	$(BIN)/python -m pytest -m "not slow" -q

@@ -10,7 +10,7 @@ from pipelines.algorithms.base import Batch, Totals
 
 LOGIT_BYTES = 2**28
 """Float32 logits of a micro-batch stay below this when `micro_batch_tokens` is auto."""
-MOST_TOKENS = 4096
+MOST_TOKENS = 2048
 """More tokens than this in a micro-batch gain no speed."""
 
 
