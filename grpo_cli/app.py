@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from grpo_cli.output import error
+from grpo_cli.output import error, relayed
 from grpo_cli.unfinished import UNFINISHED, placeholder
 
 PIPELINE, LOOK, SHIP, HOUSE = "Pipeline", "Look inside", "Take it elsewhere", "Housekeeping"
@@ -98,7 +98,8 @@ def run(arguments: Sequence[str]) -> int:
     traceback_wanted = verbosity(arguments) >= 2
     try:
         command = typer.main.get_command(app)
-        result = command.main(list(arguments), prog_name="grpo", standalone_mode=False)
+        with relayed(quiet=is_quiet(arguments)):
+            result = command.main(list(arguments), prog_name="grpo", standalone_mode=False)
     except typer.TyperException as usage:
         error(usage.format_message(), _usage_hint(usage))
         return usage.exit_code
@@ -134,6 +135,11 @@ def verbosity(arguments: Sequence[str]) -> int:
     """How often -v was given; read from the raw words, since an error may come before they are parsed."""
     short = (word.count("v") for word in arguments if re.fullmatch("-[qv]+", word))
     return sum(short) + list(arguments).count("--verbose")
+
+
+def is_quiet(arguments: Sequence[str]) -> bool:
+    """Whether -q was given."""
+    return "--quiet" in arguments or any("q" in word for word in arguments if re.fullmatch("-[qv]+", word))
 
 
 def _traceback_if(wanted: bool) -> None:

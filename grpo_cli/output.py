@@ -2,10 +2,12 @@
 
 import dataclasses
 import json as jsonlib
+import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any, cast
 
@@ -47,9 +49,7 @@ class Output:
             _plain_table(title, columns, rows)
 
     def stage(self, result: Any) -> None:
-        """A stage's result: status, seconds and directory in one line, the summary below; why it ran on stderr."""
-        for reason in result.reasons:
-            self.note(f"  {reason}")
+        """A stage's result: status, seconds and directory in one line, the summary below."""
         self.data(result, human=lambda: self._stage_lines(result))
 
     def note(self, text: str) -> None:
@@ -70,6 +70,29 @@ class Output:
         typer.echo(f"{result.stage}  {result.status}  {result.seconds:.1f} s  {result.directory}")
         for key, value in result.summary.items():
             typer.echo(f"  {key}: {cell(value)}")
+
+
+class _Relay(logging.Handler):
+    """What our modules log: warnings as warnings, the rest as notes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        warning = record.levelno >= logging.WARNING
+        typer.echo(_coloured("warning:", typer.colors.YELLOW) + f" {text}" if warning else text, err=True)
+
+
+@contextmanager
+def relayed(*, quiet: bool) -> Generator[None]:
+    """Inside the block what `pipelines.*` logs is on stderr as it happens; with `quiet` only warnings are."""
+    logger, relay = logging.getLogger("pipelines"), _Relay()
+    earlier = logger.level
+    logger.addHandler(relay)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(relay)
+        logger.setLevel(earlier)
 
 
 def error(message: str, hint: str = "") -> None:

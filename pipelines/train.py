@@ -6,18 +6,18 @@ Data flows rows -> tokens -> prompts -> rollouts -> regions -> rewards -> advant
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from pipelines import plan
 from pipelines.config import ExperimentConfig
-from pipelines.errors import GrpoError
+from pipelines.errors import ConfigError, GrpoError, StageError
 from pipelines.plugins import load_plugins
 from pipelines.stages import store
 from pipelines.stages.store import StageResult, StageState, Unfinished
 
 if TYPE_CHECKING:
-    from pipelines.training.run import Options
+    from pipelines.training.options import Options
 
 UNRECORDED = ("train.log", "wandb/*", "tensorboard/*")
 """Files of a run that may change after it is complete."""
@@ -30,7 +30,12 @@ class InterruptedRunError(GrpoError):
 
 
 def run(
-    config: ExperimentConfig, *, options: Options | None = None, force: bool = False, fresh: bool = False
+    config: ExperimentConfig,
+    *,
+    options: Options | None = None,
+    force: bool = False,
+    fresh: bool = False,
+    verify: bool = False,
 ) -> StageResult:
     """Train, or find the run finished. preprocess must be complete.
 
@@ -45,8 +50,9 @@ def run(
         lambda place: _work(config, place, options),
         force=force,
         fresh=fresh,
+        verify=verify,
         resumable=True,
-        unrecorded=UNRECORDED,
+        unrecorded=(*UNRECORDED, f"{PurePath(config.checkpointing.checkpoint_dir).as_posix()}/.lock"),
     )
 
 
@@ -56,6 +62,14 @@ def state(config: ExperimentConfig, *, verify: bool = False) -> StageState:
     return store.state(identity, plan.stage_directory(config, "train", identity), verify=verify)
 
 
+def is_finished(config: ExperimentConfig, *, verify: bool = False) -> bool:
+    """Whether `run` would find its work done. Light: no MLX."""
+    try:
+        return state(config, verify=verify).status == "cached"
+    except StageError:
+        return False  # preprocess is not complete
+
+
 def check(config: ExperimentConfig) -> None:
     """Everything that can be told before any work: plugins, algorithm, rewards. ConfigError names the key."""
     from pipelines.rewards import RewardComposer
@@ -63,21 +77,27 @@ def check(config: ExperimentConfig) -> None:
 
     load_plugins(config.plugins)
     algorithm = algorithms.create(config.trainer)
-    if algorithm.uses_rollouts:
-        RewardComposer(config.rewards)
+    if not algorithm.uses_rollouts:
+        return
+    RewardComposer(config.rewards)
+    if config.generation.temperature == 0:
+        raise ConfigError(
+            "generation.temperature: 0 gives every completion of a prompt the same text, so nothing can be learnt",
+            hint="train with generation.temperature=1.0; `grpo eval` is greedy by itself",
+        )
 
 
 def _work(config: ExperimentConfig, directory: Path, options: Options | None) -> dict[str, Any] | Unfinished:
     from pipelines import backend
-    from pipelines.training.run import Options, describe, train
+    from pipelines.training.options import Options
+    from pipelines.training.run import describe, train
 
+    check(config)
     backend.prepare()
     tokens = plan.stage_directory(config, "preprocess", plan.preprocess_identity(config))
     outcome = train(config, directory, tokens, options or Options())
     if outcome.status == "interrupted":
-        raise InterruptedRunError(
-            f"interrupted after step {outcome.step}; the checkpoint is in {directory}",
-            hint="the same command goes on from there",
-        )
+        where = f"after step {outcome.step}; {directory} holds its checkpoint" if outcome.step else "before step 1"
+        raise InterruptedRunError(f"interrupted {where}", hint="the same command goes on from there")
     summary = describe(outcome)
     return summary if outcome.status == "finished" else Unfinished(summary)

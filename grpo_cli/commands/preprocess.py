@@ -78,8 +78,6 @@ def preprocess(
         export_val=export_val,
         progress=lambda rows: out.note(f"  {rows:,} rows") if rows % NOTED_EVERY_ROWS == 0 else None,
     )
-    for reason in result.reasons:
-        out.note(f"  {reason}")
     out.data(result, human=lambda: _show(out, result))
     _warn(out, loaded, result)
     for split, prefix in (("train", export_train), ("val", export_val)):

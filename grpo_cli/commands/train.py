@@ -40,23 +40,29 @@ def train(
     from pipelines import train as stage
     from pipelines.config import load
     from pipelines.config.unfinished import refuse_unfinished
+    from pipelines.errors import ConfigError
+    from pipelines.training.options import Options
 
+    if resume != "auto" and (fresh or force):
+        raise ConfigError("--resume goes on from a checkpoint, --fresh and --force start anew", hint="give one of them")
     out = Output(json, quiet, verbose)
     loaded = load(config, overrides)
     for warning in loaded.warnings:
         out.warn(warning)
     refuse_unfinished(loaded.config, "train")
-    stage.check(loaded.config)
+    finished = stage.is_finished(loaded.config, verify=verify)
+    if not finished or force or fresh:
+        stage.check(loaded.config)  # what is wrong is told before any work
     if dry_run or explain:
         _show_plan(out, loaded, verify=verify, everything=dry_run and not explain)
         return
+    if finished and resume != "auto":
+        out.warn("the run is complete, so --resume changes nothing; --force starts it anew")
     first = preprocess.run(loaded.config, verify=verify)
     out.note(f"preprocess  {first.status}  {first.directory}")
-    from pipelines.training.run import Options
-
     seconds = None if max_time is None else 60 * max_time
     options = Options(resume=resume, max_seconds=seconds, quiet=quiet)
-    out.stage(stage.run(loaded.config, options=options, force=force, fresh=fresh))
+    out.stage(stage.run(loaded.config, options=options, force=force, fresh=fresh, verify=verify))
 
 
 def _show_plan(out: Output, loaded: Loaded, *, verify: bool, everything: bool) -> None:

@@ -122,6 +122,10 @@ class RunLog:
         self._log(f"warning: {text}")
         _to_stderr(f"warning: {text}")
 
+    def repeat(self, text: str) -> None:
+        """A warning that stderr has already, to train.log."""
+        self._log(f"warning: {text}")
+
     def flush(self) -> None:
         """Return when everything is on the disk.
 

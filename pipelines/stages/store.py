@@ -137,6 +137,9 @@ def run_stage(
 
 def _do(identity: Identity, directory: Path, work: Work, reasons: list[str], unrecorded: Sequence[str]) -> StageResult:
     write_identity(identity, directory)
+    log.info("%s  runs in %s", identity.stage, directory)
+    for reason in reasons:
+        log.info("  %s", reason)
     started = time.monotonic()
     summary = work(directory) or {}
     seconds = time.monotonic() - started

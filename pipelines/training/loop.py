@@ -10,6 +10,7 @@ import mlx.core as mx
 
 from pipelines.config import CheckpointingConfig
 from pipelines.errors import CheckpointError
+from pipelines.generation.seeds import row_key
 from pipelines.monitoring.health import DeadUpdates
 from pipelines.monitoring.sinks import RunLog
 from pipelines.tokens.order import PromptCursor
@@ -72,7 +73,7 @@ class Loop:
     checkpoints: Checkpoints
     write: Callable[[Path], None]
     limits: Limits
-    log: RunLog
+    run_log: RunLog
     dead: DeadUpdates
     stop: StopRequest
 
@@ -101,7 +102,10 @@ class Loop:
         collected = self.collector.collect(step, self.cursor.next(self.limits.prompts_per_update).tolist())
         metrics = dict(collected.metrics)
         mx.clear_cache()  # decoding and training want blocks of other sizes
+        if self.run_log.wants_samples(step):  # before the update, so that they are there to look at if it fails
+            self.run_log.samples(step, collected.samples())
         if len(collected.sequences):
+            mx.random.seed(row_key(self.progress.seed, "update", step, 0, 0)[0])  # dropout: MLX's own stream
             metrics |= self.updater.step(collected.sequences)
             mx.clear_cache()
         self.progress.step = step
@@ -112,15 +116,13 @@ class Loop:
             "memory/peak_gb": mx.get_peak_memory() / 1e9,
             "time/step_seconds": time.perf_counter() - started,
         }
-        self.log.metrics(step, metrics)
-        if self.log.wants_samples(step):
-            self.log.samples(step, collected.samples())
+        self.run_log.metrics(step, metrics)
         self.dead.after(metrics)
         self.progress.dead_updates = self.dead.in_a_row
         return metrics
 
     def _save(self, metrics: Metrics) -> None:
-        self.log.flush()  # whoever resumes here finds a line for every update before
+        self.run_log.flush()  # whoever resumes here finds a line for every update before
         metric = metrics.get(self.limits.checkpointing.best_metric)
         path = self.checkpoints.save(self.progress.step, self.write, self.progress.as_dict(self.cursor), metric)
-        self.log.note(f"saved {path}")
+        self.run_log.note(f"saved {path}")

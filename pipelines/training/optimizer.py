@@ -43,9 +43,11 @@ class Optimizer:
 
     def __init__(self, model: nn.Module, config: TrainerConfig, *, full_finetuning: bool) -> None:
         self.model = model
+        self.schedule_start = 0
+        schedule = learning_rate(config)
         # MLX leaves bias correction off by default, which makes the first steps several times too large.
         self.adam = optimizers.AdamW(
-            learning_rate=learning_rate(config),
+            learning_rate=lambda step: schedule(step + self.schedule_start),
             betas=[config.optimizer_beta1, config.optimizer_beta2],
             weight_decay=config.optimizer_weight_decay,
             bias_correction=True,
@@ -62,7 +64,8 @@ class Optimizer:
         if scale < 1:
             gradients = tree_map(lambda g: g * scale, gradients)
         if self.master is None:
-            self.adam.update(self.model, gradients)
+            like = self.model.trainable_parameters()
+            self.adam.update(self.model, tree_map(lambda g, w: g.astype(w.dtype), gradients, like))
         else:
             gradients = tree_map(lambda g: g.astype(mx.float32), gradients)
             self.master = self.adam.apply_gradients(gradients, self.master)
@@ -84,15 +87,17 @@ class Optimizer:
         """
         weights = self.master if self.master is not None else self.model.trainable_parameters()
         state = {f"state.{name}": leaf for name, leaf in leaves(self.adam.state).items()}
+        state["schedule.start"] = mx.array(self.schedule_start)
         save_weights(path, state | {f"weights.{name}": leaf for name, leaf in leaves(weights).items()})
 
     def restore(self, path: Path) -> None:
         """The inverse of `save`: the next step is the one that would have followed."""
-        parts: dict[str, list[tuple[str, mx.array]]] = {"state": [], "weights": []}
+        parts: dict[str, list[tuple[str, mx.array]]] = {"state": [], "weights": [], "schedule": []}
         for name, leaf in load_weights(path).items():
             part, _, key = name.partition(".")
             parts[part].append((key, leaf))
         self.adam.state = tree_unflatten(parts["state"])
+        self.schedule_start = int(dict(parts["schedule"])["start"])
         dtypes = leaves(self.model.trainable_parameters())
         self.model.update(tree_unflatten([(name, leaf.astype(dtypes[name].dtype)) for name, leaf in parts["weights"]]))
         if self.master is not None:
@@ -100,10 +105,13 @@ class Optimizer:
         mx.eval(self.model.parameters(), self.adam.state)
 
     def adopt_weights(self, step: int) -> None:
-        """Go on with weights that were loaded into the model, moments at zero, the schedule at `step`."""
+        """Go on with weights that were loaded into the model: moments at zero, the schedule at `step`.
+
+        Adam itself counts from 0 again, or its bias correction would take the empty moments for settled ones.
+        """
         if self.master is not None:
             self.master = tree_map(lambda leaf: leaf.astype(mx.float32), self.model.trainable_parameters())
-        self.adam.state["step"] = mx.array(step, mx.uint64)
+        self.schedule_start = step
 
 
 def _wants_master(model: nn.Module, config: TrainerConfig, full_finetuning: bool) -> bool:

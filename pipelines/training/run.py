@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import mlx.core as mx
 from mlx import nn
 
 from pipelines.algorithms.base import Algorithm
@@ -17,6 +16,7 @@ from pipelines.models.load import LoadedModel, load
 from pipelines.models.lora import apply_lora
 from pipelines.models.save import load_weights, save_adapter, save_full
 from pipelines.monitoring.health import DeadUpdates
+from pipelines.monitoring.repeat import repeated_warnings
 from pipelines.monitoring.sinks import RunLog
 from pipelines.rewards import RewardComposer
 from pipelines.tokens.dataset import TokenDataset
@@ -25,9 +25,10 @@ from pipelines.training import algorithms
 from pipelines.training.checkpoint_files import Checkpoint
 from pipelines.training.checkpoints import Checkpoints
 from pipelines.training.collect import Collector, ReferenceCollector, RolloutCollector
-from pipelines.training.interrupt import stop_on_interrupt
+from pipelines.training.interrupt import StopRequest, stop_on_interrupt
 from pipelines.training.loop import Limits, Loop, Progress
 from pipelines.training.optimizer import Optimizer
+from pipelines.training.options import Options
 from pipelines.training.reference import make_reference
 from pipelines.training.sequences import automatic_tokens
 from pipelines.training.update import Updater
@@ -44,56 +45,28 @@ class Outcome:
     metrics: dict[str, float]
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line says about one call, and no identity depends on."""
-
-    resume: str = "auto"
-    """A step or checkpoint directory, or `auto`: the newest intact checkpoint, if there is one."""
-    max_seconds: float | None = None
-    quiet: bool = False
-
-
 def train(config: ExperimentConfig, directory: Path, tokens: Path, options: Options) -> Outcome:
     """Run the configuration in `directory` on the arrays in `tokens`, from its newest checkpoint if there is one."""
-    checkpoints = Checkpoints(directory / config.checkpointing.checkpoint_dir, config.checkpointing)
-    found = checkpoints.latest() if options.resume == "auto" else checkpoints.at(options.resume)
-    if found is not None:
-        checkpoints.forget_after(found.step)
-    drawn = config.trainer.seed if config.trainer.seed >= 0 else secrets.randbelow(2**31)
-    progress = Progress(seed=drawn) if found is None else Progress.from_dict(found.state)
-    mx.random.seed(progress.seed)  # dropout draws from MLX's own stream
-    parts = _build(config, tokens, progress)
-    if found is not None:
-        _restore(parts, found)
-    log = RunLog(
-        directory,
-        config.monitoring,
-        total_steps=config.trainer.num_training_steps,
-        quiet=options.quiet,
-        resume_step=None if found is None else found.step,
-    )
-    with log, stop_on_interrupt() as stop:
-        for line in _opening(parts, found, config):
-            log.note(line)
-        loop = Loop(
-            collector=parts.collector,
-            updater=parts.updater,
-            cursor=parts.cursor,
-            progress=progress,
-            checkpoints=checkpoints,
-            write=_writer(config, parts),
-            limits=Limits(
-                total_steps=config.trainer.num_training_steps,
-                prompts_per_update=config.trainer.prompts_per_update,
-                max_seconds=options.max_seconds,
-                checkpointing=config.checkpointing,
-            ),
-            log=log,
-            dead=DeadUpdates(config.trainer.abort_after_dead_updates, progress.dead_updates),
-            stop=stop,
+    with repeated_warnings() as warnings:
+        checkpoints = Checkpoints(directory / config.checkpointing.checkpoint_dir, config.checkpointing)
+        found = checkpoints.latest() if options.resume == "auto" else checkpoints.at(options.resume)
+        drawn = config.trainer.seed if config.trainer.seed >= 0 else secrets.randbelow(2**31)
+        progress = Progress(seed=drawn) if found is None else Progress.from_dict(found.state)
+        parts = _build(config, tokens, progress)
+        if found is not None:
+            _restore(parts, found)
+            checkpoints.forget_after(found.step)  # only now that it is known to work
+        run_log = RunLog(
+            directory,
+            config.monitoring,
+            total_steps=config.trainer.num_training_steps,
+            quiet=options.quiet,
+            resume_step=None if found is None else found.step,
         )
-        metrics = loop.run()
+        with run_log, stop_on_interrupt() as stop:
+            warnings.to(run_log.repeat)
+            _open(run_log, parts, progress, found, config)
+            metrics = _loop(config, options, parts, progress, checkpoints, run_log, stop).run()
     if progress.step >= config.trainer.num_training_steps:
         return Outcome("finished", progress.step, metrics)
     return Outcome("interrupted" if stop.asked else "out of time", progress.step, metrics)
@@ -116,8 +89,6 @@ def _build(config: ExperimentConfig, tokens: Path, progress: Progress) -> _Parts
     loaded = load(config.model.model_path)
     if config.model.use_lora:
         apply_lora(loaded.model, config.model, progress.seed)
-    if config.model.lora_dropout:
-        loaded.model.train()
     optimizer = Optimizer(loaded.model, trainer, full_finetuning=not config.model.use_lora)
     dataset = TokenDataset(tokens, "train")
     updater = Updater(
@@ -135,6 +106,34 @@ def _build(config: ExperimentConfig, tokens: Path, progress: Progress) -> _Parts
         updater=updater,
         collector=_collector(config, loaded, dataset, algorithm, progress.seed),
         cursor=PromptCursor(len(dataset), progress.seed, config.data.shuffle_data),
+    )
+
+
+def _loop(  # noqa: PLR0917 - the pieces of a run, each once
+    config: ExperimentConfig,
+    options: Options,
+    parts: _Parts,
+    progress: Progress,
+    checkpoints: Checkpoints,
+    run_log: RunLog,
+    stop: StopRequest,
+) -> Loop:
+    return Loop(
+        collector=parts.collector,
+        updater=parts.updater,
+        cursor=parts.cursor,
+        progress=progress,
+        checkpoints=checkpoints,
+        write=_writer(config, parts),
+        limits=Limits(
+            total_steps=config.trainer.num_training_steps,
+            prompts_per_update=config.trainer.prompts_per_update,
+            max_seconds=options.max_seconds,
+            checkpointing=config.checkpointing,
+        ),
+        run_log=run_log,
+        dead=DeadUpdates(config.trainer.abort_after_dead_updates, progress.dead_updates),
+        stop=stop,
     )
 
 
@@ -192,17 +191,20 @@ def _load_weights(model: nn.Module, directory: Path) -> None:
     model.load_weights([(name, leaf.astype(dtypes[name])) for name, leaf in load_weights(file).items()], strict=False)
 
 
-def _opening(parts: _Parts, found: Checkpoint | None, config: ExperimentConfig) -> list[str]:
+def _open(
+    run_log: RunLog, parts: _Parts, progress: Progress, found: Checkpoint | None, config: ExperimentConfig
+) -> None:
     """What the log begins with."""
     trainable = sum(leaf.size for leaf in leaves(parts.loaded.model.trainable_parameters()).values())
     trainer = config.trainer
     update = f"{trainer.prompts_per_update} prompts x {trainer.num_rollout_samples} completions per update"
-    lines = [f"{trainable:,} trainable parameters, {update}, {trainer.num_training_steps} updates"]
-    if found is not None:
-        exact = (found.path / OPTIMIZER_FILE).is_file()
-        how = "" if exact else "; without optimizer state it is not the same run to the bit"
-        lines.append(f"resumed from {found.path}{how}")
-    return lines
+    steps = f"{trainer.num_training_steps} updates, seed {progress.seed}"
+    run_log.note(f"{trainable:,} trainable parameters, {update}, {steps}")
+    if found is None:
+        return
+    run_log.note(f"resumed from step {found.step} ({found.path})")
+    if not (found.path / OPTIMIZER_FILE).is_file():
+        run_log.warn("the checkpoint has no optimizer state: from here on it is not the same run to the bit")
 
 
 def describe(outcome: Outcome) -> dict[str, Any]:

@@ -53,12 +53,15 @@ class Updater:
         parts: list[Metrics] = []
         tokens: list[mx.array] = []
         gradients: dict[str, Any] | None = None
+        self.model.train()  # dropout, and the kernels that have a gradient
         for batch in self.batches(sequences):
             (_, metrics), new = self._gradients(batch, totals)
+            new = tree_map(lambda g: g.astype(mx.float32), new)  # sums of many in 16 bits would lose the small ones
             gradients = new if gradients is None else tree_map(mx.add, gradients, new)
             mx.eval(gradients, metrics)
             parts.append(metrics)
             tokens.append(batch.mask.sum())
+        self.model.eval()
         if gradients is None:
             raise ValueError("an update needs at least one row")
         norm = finite_norm(gradients)

@@ -114,7 +114,6 @@ def test_a_stage_for_people(capsys):
     Output().stage(RESULT)
     captured = capsys.readouterr()
     assert captured.out == "preprocess  ran  1.2 s  a/b\n  rows: 5\n  share: 0.1235\n"
-    assert captured.err == "  data.limit: null -> 5\n"
 
 
 def test_a_stage_for_programs(capsys):

@@ -62,7 +62,7 @@ def test_bad_data_is_two_lines_and_leaves_nothing(folder):
         stream.write('{"prompt": "a", "completion": 3}\n')
     result = grpo(folder)
     assert (result.returncode, result.stdout) == (2, "")
-    error, hint = result.stderr.splitlines()
+    *_, error, hint = result.stderr.splitlines()
     assert error == "error: rows.jsonl:31: completion is a number"
     assert hint.startswith("hint: ")
     assert not [path for path in entries(folder) if not path.name.startswith(".")]
