@@ -1,5 +1,6 @@
 """What one update learns from: rollouts with their rewards, or the references of the data set."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 from pipelines.algorithms.advantages import Advantages, kept_rows
 from pipelines.algorithms.base import Algorithm
 from pipelines.algorithms.regions import tags_for
-from pipelines.config import ExperimentConfig
+from pipelines.config import DataConfig, ExperimentConfig
 from pipelines.errors import DataError
 from pipelines.evaluation.completions import completion_contexts, thinking_lengths
 from pipelines.generation.engine import Rollouts, generate
@@ -21,6 +22,8 @@ from pipelines.rewards import RewardComposer, RewardContext
 from pipelines.rewards.composer import Scores
 from pipelines.tokens.dataset import TokenDataset
 from pipelines.training.sequences import Sequences
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,9 @@ class Collector(Protocol):
 class ReferenceCollector:
     """Teacher forcing: the reference completions are the completions."""
 
-    def __init__(self, dataset: TokenDataset) -> None:
+    def __init__(self, dataset: TokenDataset, data: DataConfig) -> None:
         self.dataset = dataset
+        self.data = data
 
     def collect(self, step: int, indices: Sequence[int]) -> Collected:
         prompts = [self.dataset.prompt_tokens(i) for i in indices]
@@ -52,13 +56,20 @@ class ReferenceCollector:
         for index, completion in zip(indices, completions, strict=True):
             if len(completion) == 0:
                 raise DataError(
-                    f"{self.dataset.row(index).source}: no reference completion to learn from (update {step})",
+                    f"{self._place(index)}: no reference completion to learn from (update {step})",
                     hint="give every row a completion, or train with rewards (trainer.algorithm: grpo)",
                 )
         lengths = np.array([len(c) for c in completions])
         metrics = length_metrics(lengths) | {"num_tokens": float(lengths.sum())}
         none = np.zeros(len(prompts))
         return Collected(Sequences(prompts, completions, none.astype(np.float32), none.astype(bool)), metrics, list)
+
+    def _place(self, index: int) -> str:
+        """`file:line` of a row; the data set itself knows only which of the files it was."""
+        source = self.dataset.row(index).source
+        name, _, line = source.rpartition(":")
+        path = {"train": self.data.train_path, "val": self.data.val_path}.get(name)
+        return source if path is None else f"{path}:{line}"
 
 
 class RolloutCollector:
@@ -92,6 +103,8 @@ class RolloutCollector:
         rows = [self.dataset.row(i) for i in indices]
         contexts = completion_contexts(rollouts, rows, preopened, tokenizer, self.tags, step=step, lengths=thinking)
         scores = self.composer.score(contexts)
+        for failure in scores.failures:
+            log.warning("step %d: reward %s failed at row %d: %s", step, failure.name, failure.row, failure.error)
         advantages = self._advantages(scores)
         values, equal = np.array(advantages.values), np.array(advantages.zero_variance)
         kept = kept_rows(advantages, drop=self.config.trainer.advantage.drop_zero_variance_groups)
@@ -171,6 +184,7 @@ def reward_metrics(scores: Scores, equal: np.ndarray, group_size: int) -> dict[s
     for name, column in zip(scores.names, scores.values.T, strict=True):
         metrics |= _spread(f"rewards/{name}/mean", f"rewards/{name}/std", column)
     fraction = float(equal.mean())
+    metrics["rewards/failures"] = len(scores.failures)
     return metrics | {"frac_reward_zero_std": fraction, "groups/all_equal": round(fraction * len(equal) / group_size)}
 
 

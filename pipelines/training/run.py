@@ -141,7 +141,7 @@ def _collector(
     config: ExperimentConfig, loaded: LoadedModel, dataset: TokenDataset, algorithm: Algorithm, seed: int
 ) -> Collector:
     if not algorithm.uses_rollouts:
-        return ReferenceCollector(dataset)
+        return ReferenceCollector(dataset, config.data)
     return RolloutCollector(
         loaded=loaded,
         dataset=dataset,
