@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from pipelines.rows.records import Row
     from pipelines.tokens.dataset import TokenDataset
 
-ROWS_AT_ONCE = 256
-"""Completions decoded side by side where generation.rollout_batch_size is auto."""
-
 
 @dataclass(frozen=True)
 class Prompt:
@@ -66,10 +63,11 @@ def complete(
     """
     from pipelines.generation.engine import generate
     from pipelines.generation.seeds import row_keys
+    from pipelines.generation.width import rows_at_once
 
     tags = tags_for(loaded.tokenizer, generation)
-    rows_at_once = ROWS_AT_ONCE if generation.rollout_batch_size == "auto" else generation.rollout_batch_size
-    width = max(1, rows_at_once // group_size)
+    tokens = [prompt.tokens for prompt in prompts]
+    width = max(1, rows_at_once(loaded.model, tokens, group_size, max_tokens, generation) // group_size)
     for start in range(0, len(prompts), width):
         some = list(prompts[start : start + width])
         rollouts = generate(
