@@ -42,8 +42,8 @@ def load_tokenizer(model_path: str) -> Any:
     directory = model_directory(model_path)
     try:
         return load_wrapped(directory, eos_token_ids=load_config(directory).get("eos_token_id"))
-    except (FileNotFoundError, OSError, ValueError) as error:
-        raise ModelError(f"{directory}: no tokenizer can be loaded: {error}", hint=_HINT) from error
+    except _REFUSALS as error:
+        raise ModelError(f"{directory}: no tokenizer can be loaded: {_said(error)}", hint=_HINT) from error
 
 
 def load(model_path: str, *, adapter: Path | None = None) -> LoadedModel:
@@ -57,10 +57,12 @@ def load(model_path: str, *, adapter: Path | None = None) -> LoadedModel:
     directory = model_directory(model_path)
     try:
         model, config = load_model(directory)
-        if adapter is not None:
-            model = load_adapters(model, str(adapter))
-    except (FileNotFoundError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError: damaged safetensors
-        raise ModelError(f"{directory}: the model cannot be loaded: {error}", hint=_HINT) from error
+    except _REFUSALS as error:
+        raise ModelError(f"{directory}: the model cannot be loaded: {_said(error)}", hint=_HINT) from error
+    try:
+        model = model if adapter is None else load_adapters(model, str(adapter))
+    except _REFUSALS as error:
+        raise ModelError(f"{adapter}: the adapter cannot be loaded: {_said(error)}", hint=_ADAPTER_HINT) from error
     stored = floating_dtype(model)
     to_compute_dtype(model)
     model.eval()
@@ -77,7 +79,7 @@ def floating_dtype(model: nn.Module) -> mx.Dtype:
 
 
 def to_compute_dtype(model: nn.Module) -> None:
-    """Cast floating weights in place; quantised layers keep their scales as they are."""
+    """Cast floating weights in place, the scales and biases of quantised layers too."""
     from pipelines.backend import compute_dtype
 
     target = compute_dtype(floating_dtype(model))
@@ -87,4 +89,12 @@ def to_compute_dtype(model: nn.Module) -> None:
     mx.eval(model.parameters())
 
 
+def _said(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+
+
+_REFUSALS = (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError)
+"""What mlx-lm and transformers raise for files that are missing, damaged (RuntimeError: safetensors) or of another
+kind (TypeError, AttributeError: config.json without the fields of its model type)."""
 _HINT = "a model directory holds config.json, tokenizer.json and *.safetensors of a type mlx-lm supports"
+_ADAPTER_HINT = "an adapter directory holds adapters.safetensors and adapter_config.json, made for this very model"

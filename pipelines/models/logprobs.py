@@ -10,6 +10,8 @@ from typing import NamedTuple
 import mlx.core as mx
 from mlx import nn
 
+from pipelines.models.modes import evaluating
+
 
 class Scored(NamedTuple):
     """Per completion token, float32 `[N, C]`; padding holds numbers without meaning."""
@@ -43,7 +45,9 @@ def split_head(model: nn.Module) -> SplitModel:
     else:
         return whole
     probe = mx.array([[0, 1, 2]])
-    return split if mx.array_equal(split.head(split.body(probe)), model(probe)).item() else whole
+    with evaluating(model):
+        same = mx.array_equal(split.head(split.body(probe)), model(probe)).item()
+    return split if same else whole
 
 
 def completion_logprobs(

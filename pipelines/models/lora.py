@@ -27,24 +27,36 @@ def lora_parameters(config: ModelConfig) -> dict[str, Any]:
 def apply_lora(model: nn.Module, config: ModelConfig, seed: int) -> None:
     """Freeze the model and put adapters on its linear layers; A is drawn from `seed`, B is zero.
 
-    Raises ModelError when `model.lora_target_modules` matches no linear layer.
+    Raises ModelError when a name in `model.lora_target_modules` is no linear layer of the model.
     """
     from mlx_lm.tuner.utils import linear_to_lora_layers
 
+    _refuse_unknown(model, config.lora_target_modules or ())
     model.freeze()
-    linear_to_lora_layers(model, config.lora_layers, lora_parameters(config))
+    try:
+        linear_to_lora_layers(model, config.lora_layers, lora_parameters(config))
+    except ValueError as error:  # a target that is a whole block or a norm
+        raise ModelError(f"model.lora_target_modules: {error}", hint=_NAMES) from error
     modules = lora_modules(model)
-    if not modules:
-        raise ModelError(
-            f"model.lora_target_modules: none of {list(config.lora_target_modules or [])} is a layer of the model",
-            hint="names are relative to a layer, such as self_attn.q_proj",
-        )
     # mlx-lm draws lora_a from the global stream; draw it again from our own key, one per module.
     keys = mx.random.split(mx.random.key(seed), len(modules))
     for key, (_, module) in zip(keys, sorted(modules), strict=True):
         shape = module["lora_a"].shape
-        bound = shape[-2] ** -0.5
+        inputs = shape[-1] if len(shape) == 3 else shape[-2]  # [experts, rank, inputs] or [inputs, rank]
+        bound = inputs**-0.5
         module.lora_a = mx.random.uniform(-bound, bound, shape, key=key)
+
+
+_NAMES = "names are relative to a layer, such as self_attn.q_proj"
+
+
+def _refuse_unknown(model: nn.Module, names: tuple[str, ...]) -> None:
+    """ModelError for names that mlx-lm would pass over without a word."""
+    layers: list[nn.Module] = model.layers  # pyright: ignore[reportAssignmentType]
+    known = {name for part in (model, *layers) for name, _ in part.named_modules()}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ModelError(f"model.lora_target_modules: the model has no {', '.join(unknown)}", hint=_NAMES)
 
 
 def lora_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:

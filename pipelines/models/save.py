@@ -10,17 +10,11 @@ from mlx import nn
 
 from pipelines.config import ModelConfig
 from pipelines.errors import CheckpointError
+from pipelines.models.files import CONFIG_FILE, TOKENIZER_PATTERNS
 from pipelines.models.leaves import leaves
 from pipelines.models.lora import lora_parameters
 
-COPIED = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "chat_template.*",
-    "vocab.*",
-)
+COPIED = (CONFIG_FILE, "generation_config.json", *TOKENIZER_PATTERNS)
 """What a full checkpoint takes over from the model it started from."""
 
 
