@@ -1,4 +1,4 @@
-"""The guide to adding a reward: its code runs, its claims hold, its table is complete."""
+"""The guide to adding a reward and the README's example: their code runs, their claims hold, the table is complete."""
 
 import re
 import sys
@@ -12,7 +12,9 @@ from pipelines.errors import ConfigError
 from pipelines.plugins import load_plugins
 from pipelines.rewards import RewardComposer, RewardContext, RewardRegistry
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "adding-a-reward.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs" / "adding-a-reward.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
 FILES = {block.partition("\n")[0].removeprefix("# "): block for block in BLOCKS}
 BUILT_IN = set(RewardRegistry.names())
@@ -69,3 +71,17 @@ def test_the_table_names_every_reward():
     table = DOCUMENT.partition("## The built-in rewards")[2]
     named = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) | set(re.findall(r"also `(\w+)`", table))
     assert named == BUILT_IN
+
+
+def test_the_ten_lines_of_the_readme(tmp_path, monkeypatch):
+    code = re.search(r"```python\n# brief\.py\n(.*?)```", README, re.DOTALL)[1]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    (tmp_path / "brief.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    settings = yaml.safe_load(re.search(r"```yaml\n(plugins: \[brief\.py\]\n.*?)```", README, re.DOTALL)[1])
+    load_plugins(settings["plugins"])
+    composer = RewardComposer([RewardConfig(**entry) for entry in settings["rewards"]])
+    texts = ["12", " ".join(["12"] * 60), ""]
+    scores = composer.score([RewardContext(generated_text=text, reference_answer="12") for text in texts])
+    assert scores.values[:, 1].tolist() == [1.0, 0.5, 0.0]
+    assert scores.totals[0] == 1.0
