@@ -14,6 +14,8 @@ from pipelines.config import ExperimentConfig
 from pipelines.errors import ConfigError, GrpoError, StageError
 from pipelines.plugins import load_plugins
 from pipelines.stages import store
+from pipelines.stages.explain import differences
+from pipelines.stages.identity import Identity, read_identity
 from pipelines.stages.store import StageResult, StageState, Unfinished
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ def run(
     """
     identity = plan.train_identity(config)
     directory = plan.stage_directory(config, "train", identity)
+    if options is not None:
+        _refuse_foreign_checkpoint(Path(options.resume), identity)
     return store.run_stage(
         identity,
         directory,
@@ -54,6 +58,19 @@ def run(
         resumable=True,
         unrecorded=(*UNRECORDED, f"{PurePath(config.checkpointing.checkpoint_dir).as_posix()}/.lock"),
     )
+
+
+def _refuse_foreign_checkpoint(checkpoint: Path, identity: Identity) -> None:
+    """`StageError` for a checkpoint directory inside a run with another identity: its weights would pass for ours."""
+    if not checkpoint.is_dir():
+        return
+    owner = next((found for place in checkpoint.resolve().parents if (found := read_identity(place))), identity)
+    if owner != identity:
+        shown = "\n".join(f"  {line}" for line in differences(owner, identity))
+        raise StageError(
+            f"train: {checkpoint} is a checkpoint of a run with other settings or inputs:\n{shown}",
+            hint="start a new run from its weights (--set model.model_path=DIR), or put the settings back",
+        )
 
 
 def state(config: ExperimentConfig, *, verify: bool = False) -> StageState:

@@ -28,6 +28,8 @@ class Progress:
 
     seed: int
     step: int = 0
+    optimizer_steps: int = 0
+    """Updates that moved the weights: those in which some group had a spread."""
     num_tokens: int = 0
     dead_updates: int = 0
 
@@ -36,6 +38,7 @@ class Progress:
         return {
             "seed": self.seed,
             "step": self.step,
+            "optimizer_steps": self.optimizer_steps,
             "num_tokens": self.num_tokens,
             "dead_updates": self.dead_updates,
             "cursor": cursor.state_dict(),
@@ -45,7 +48,8 @@ class Progress:
     def from_dict(cls, state: dict[str, Any]) -> "Progress":
         """The inverse; CheckpointError if a key is missing."""
         try:
-            return cls(**{name: int(state[name]) for name in ("seed", "step", "num_tokens", "dead_updates")})
+            names = ("seed", "step", "optimizer_steps", "num_tokens", "dead_updates")
+            return cls(**{name: int(state[name]) for name in names})
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"state.json lacks or spoils {error}", hint="resume from an earlier step (--resume STEP)"
@@ -107,6 +111,7 @@ class Loop:
         if len(collected.sequences):
             mx.random.seed(row_key(self.progress.seed, "update", step, 0, 0)[0])  # dropout: MLX's own stream
             metrics |= self.updater.step(collected.sequences)
+            self.progress.optimizer_steps += 1
             mx.clear_cache()
         self.progress.step = step
         self.progress.num_tokens += int(metrics["num_tokens"])

@@ -52,9 +52,14 @@ def train(config: ExperimentConfig, directory: Path, tokens: Path, options: Opti
         found = checkpoints.latest() if options.resume == "auto" else checkpoints.at(options.resume)
         drawn = config.trainer.seed if config.trainer.seed >= 0 else secrets.randbelow(2**31)
         progress = Progress(seed=drawn) if found is None else Progress.from_dict(found.state)
+        if config.trainer.seed not in (-1, progress.seed):
+            raise CheckpointError(
+                f"the checkpoint is of a run with seed {progress.seed}; here trainer.seed is {config.trainer.seed}",
+                hint="resume from a checkpoint of this run (--resume STEP)",
+            )
         parts = _build(config, tokens, progress)
         if found is not None:
-            _restore(parts, found)
+            _restore(parts, progress, found)
             checkpoints.forget_after(found.step)  # only now that it is known to work
         run_log = RunLog(
             directory,
@@ -172,7 +177,7 @@ def _writer(config: ExperimentConfig, parts: _Parts) -> Callable[[Path], None]:
     return write
 
 
-def _restore(parts: _Parts, found: Checkpoint) -> None:
+def _restore(parts: _Parts, progress: Progress, found: Checkpoint) -> None:
     """Weights, optimizer and data cursor as they were at the checkpoint."""
     parts.cursor.load_state_dict(found.state["cursor"])
     state = found.path / OPTIMIZER_FILE
@@ -180,7 +185,7 @@ def _restore(parts: _Parts, found: Checkpoint) -> None:
         parts.optimizer.restore(state)
     else:
         _load_weights(parts.loaded.model, found.path)
-        parts.optimizer.adopt_weights(found.step)
+        parts.optimizer.adopt_weights(progress.optimizer_steps)
 
 
 def _load_weights(model: nn.Module, directory: Path) -> None:
