@@ -56,7 +56,7 @@ tiny-model: $(STAMP) ## train the built-in model again, from a blank one, with t
 	$(GRPO) train --quiet --fresh --config data/tiny-model.yaml
 	$(GRPO) eval --config data/tiny-model.yaml
 	@mkdir -p data/tiny-model
-	cd outputs/tiny-model/checkpoints/step_000190 && cp config.json model.safetensors tokenizer.json \
+	cd outputs/tiny-model/checkpoints/step_000230 && cp config.json model.safetensors tokenizer.json \
 		tokenizer_config.json chat_template.jinja $(CURDIR)/data/tiny-model
 
 test: $(STAMP) ## the quick tests
