@@ -22,13 +22,17 @@ def preload() -> str | None:
     library = _openblas()
     if library is None:
         return None
+    if not _loads(library) and not (_provide_fortran_runtime() and _loads(library)):
+        return None  # `doctor` measures which BLAS is live, and says so
+    return str(library)
+
+
+def _loads(library: Path) -> bool:
     try:
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-    except OSError as error:
-        if WANTED_RUNTIME.decode() not in str(error) or not _provide_fortran_runtime():
-            return None
-        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-    return str(library)
+    except OSError:
+        return False
+    return True
 
 
 def _openblas() -> Path | None:

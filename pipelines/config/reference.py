@@ -38,7 +38,7 @@ An update is one optimizer step. It learns from
 
 - B = `trainer.ppo_batch_size` x `trainer.grad_accum_steps` prompts,
 - G = `trainer.num_rollout_samples` completions of each, which are compared with one another,
-- so N = B x G completions. With the defaults: 32 x 1 prompts x 8 = 256 completions.
+- so N = B x G completions. With the defaults: 64 x 1 prompts x 4 = 256 completions.
 
 How many of them are in memory at a time is `trainer.micro_batch_tokens` in training and
 `generation.rollout_batch_size` in sampling. Neither changes the result.
