@@ -43,7 +43,7 @@ def test_batch_order_and_width_change_nothing(model, rows, eos_ids, width, data)
         np.testing.assert_array_equal(other.completion(there), one.completion(here))
         assert other.finish_reasons[there] == one.finish_reasons[here]
         np.testing.assert_allclose(
-            other.logprobs[there, : other.lengths[there]], one.logprobs[here, : one.lengths[here]], rtol=1e-5, atol=1e-5
+            other.logprobs[there, : other.lengths[there]], one.logprobs[here, : one.lengths[here]], atol=1e-4
         )
 
 

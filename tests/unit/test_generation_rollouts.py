@@ -121,8 +121,9 @@ def test_recorded_logprobs_are_those_the_trainer_computes(tiny, temperature):
     scored = completion_logprobs(
         split_head(tiny.model), mx.array(tokens), starts, mx.array(rollouts.tokens), temperature
     )
+    # Of a trained model both are up to 4e-5 away from a float64 forward; the random one above keeps to 1e-5.
     inside = np.arange(rollouts.tokens.shape[1])[None] < rollouts.lengths[:, None]
-    np.testing.assert_allclose(np.array(scored.logprobs)[inside], rollouts.logprobs[inside], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.array(scored.logprobs)[inside], rollouts.logprobs[inside], atol=1e-4)
 
 
 @samplings
