@@ -2,15 +2,20 @@
 
 import json
 import zipfile
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
+from pipelines.config.loader import resolve
+from pipelines.config.unfinished import refuse_unfinished
 from pipelines.errors import ModelError
 from pipelines.models import smollm2
 from pipelines.models.load import load
+from pipelines.rewards import RewardComposer
 
+ROOT = Path(__file__).resolve().parents[2]
 WIDTH, HEADS, KV_HEADS, LAYERS = 64, 4, 2, 2
 TEXTS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *"abc12", "Ġ", "ab", "Ġab", "12"]
 NUMBERS = {
@@ -174,3 +179,13 @@ def test_other_weights_under_the_same_name_are_refused(tmp_path, index):
     with pytest.raises(ModelError, match="other weights"):
         smollm2.build(tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_the_runs_that_use_it_are_configured_as_they_say(kind):
+    config = resolve([ROOT / f"docs/results/gsm8k-{kind}.yaml"], [], {}).config
+    refuse_unfinished(config, "train")
+    RewardComposer(config.rewards)
+    assert config.model.use_lora == (kind == "lora")
+    assert config.trainer.num_training_steps == 3
+    assert config.trainer.grpo_beta > 0
