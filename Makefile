@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 GRPO := $(BIN)/grpo
 STAMP := $(VENV)/.installed
 
+PYTEST = OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+# One test process per core, so one BLAS thread each.
+
 DEMO := outputs/demo
 SMOLLM2 := .models/smollm2
 GSM8K ?= ../shared/data/gsm8k
@@ -60,16 +63,16 @@ tiny-model: $(STAMP) ## train the built-in model again, from a blank one, with t
 		tokenizer_config.json chat_template.jinja $(CURDIR)/data/tiny-model
 
 test: $(STAMP) ## the quick tests
-	$(BIN)/python -m pytest -m "not slow" -q
+	$(PYTEST) -q -m "not slow"
 
 test-all: $(STAMP) ## all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(STAMP) ## what CI runs: format, lint, types, all tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/pyright
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 bench: $(STAMP) ## measure: start-up, rollouts, updates
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

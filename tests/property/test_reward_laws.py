@@ -52,7 +52,8 @@ def test_total_and_within_range(name, context):
 
 
 def test_every_reward_has_a_range():
-    assert {RewardRegistry.canonical(name) for name in RewardRegistry.names()} == set(RANGES)
+    ours = {name for name in RewardRegistry.names() if RewardRegistry.get(name).__module__.startswith("pipelines.")}
+    assert {RewardRegistry.canonical(name) for name in ours} == set(RANGES)
 
 
 @pytest.mark.parametrize("method", ["tfidf", "jaccard", "rouge_l"])

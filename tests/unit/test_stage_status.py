@@ -120,7 +120,7 @@ def test_a_new_checkpoint_makes_the_evaluation_stale(config):
     preprocess(config)
     evaluate(config)
     checkpoint = make_model(Path(config.trainer.output_dir) / "checkpoints" / "step_000010")
-    (checkpoint / "manifest.json").write_text("{}")
+    (checkpoint / "manifest.json").write_text('{"files": []}')
     status, reasons = table(config)["eval"]
     assert status == "stale"
     assert any(line.startswith("inputs.checkpoint: (absent) -> ") for line in reasons)
