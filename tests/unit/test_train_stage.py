@@ -34,6 +34,11 @@ class AlwaysOne(BaseReward):
 class Letters(BaseReward):
     def compute(self, context):  # different texts differ
         return sum(i * ord(letter) for i, letter in enumerate(context.generated_text)) % 97 / 97
+
+@RewardRegistry.register("letters_but_once")
+class LettersButOnce(Letters):
+    def compute(self, context):
+        return 1.0 if context.step == 2 else super().compute(context)
 """
 
 
@@ -245,11 +250,12 @@ def test_a_damaged_checkpoint_is_passed_over_loudly(folder, whole, monkeypatch, 
 
 
 def test_without_optimizer_state_a_resume_warns_and_keeps_the_schedule(folder, monkeypatch, capsys):
-    schedule = {"name": "linear_schedule", "arguments": [1e-3, 0.0, 5]}
+    """The schedule counts optimizer steps: an update without spread takes none, before and after the resume."""
     config = settings(
         folder,
         "stateless",
-        trainer={"lr_schedule_config": schedule},
+        trainer={"lr_schedule_config": {"name": "linear_schedule", "arguments": [1e-3, 0.0, 5]}},
+        rewards=[{"name": "letters_but_once"}],
         checkpointing={"save_every": 2, "save_optimizer_state": False},
     )
     begun(monkeypatch, config)
@@ -257,8 +263,8 @@ def test_without_optimizer_state_a_resume_warns_and_keeps_the_schedule(folder, m
     train.run(config, options=quiet())
     assert "warning: the checkpoint has no optimizer state" in capsys.readouterr().err
     assert "no optimizer state" in (Path(config.trainer.output_dir) / "train.log").read_text()
-    rates = [record["learning_rate"] for record in metrics(config)]
-    assert rates == pytest.approx([1e-3, 8e-4, 6e-4, 4e-4, 2e-4], rel=1e-4)
+    rates = [record.get("learning_rate", 0.0) for record in metrics(config)]
+    assert rates == pytest.approx([1e-3, 0, 8e-4, 6e-4, 4e-4], rel=1e-4)
 
 
 def test_a_drawn_seed_is_drawn_once(folder, monkeypatch):
