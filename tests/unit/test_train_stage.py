@@ -300,13 +300,15 @@ def test_fresh_keeps_the_old_run_beside(folder, whole):
 
 
 def spied(monkeypatch):
-    """The parts of the next run."""
+    """The model of each run to come, and a copy of the weights it starts from."""
     kept = []
     build = run_module._build
 
     def spy(*arguments):
-        kept.append(build(*arguments))
-        return kept[-1]
+        parts = build(*arguments)
+        start = {name: np.array(leaf) for name, leaf in leaves(parts.loaded.model.parameters()).items()}
+        kept.append((parts.loaded, start))
+        return parts
 
     monkeypatch.setattr(run_module, "_build", spy)
     return kept
@@ -314,10 +316,10 @@ def spied(monkeypatch):
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_mlx_lm_loads_a_checkpoint_and_gives_the_trainers_logits(folder, monkeypatch, lora):
-    parts = spied(monkeypatch)
+    runs = spied(monkeypatch)
     config = settings(folder, f"loadable-{lora}", model={"use_lora": lora}, trainer={"num_training_steps": 2})
     train.run(config, options=quiet())
-    trained = parts[0].loaded
+    trained, _ = runs[0]
     place = checkpoint(config, 2)
     model, tokenizer = (
         mlx_lm.utils.load(str(trained.directory), adapter_path=str(place)) if lora else mlx_lm.utils.load(str(place))
@@ -333,19 +335,11 @@ def test_mlx_lm_loads_a_checkpoint_and_gives_the_trainers_logits(folder, monkeyp
 @pytest.mark.parametrize("lora", [False, True])
 def test_every_trainable_leaf_moves(folder, monkeypatch, lora):
     """The first update moves all of a full model; under LoRA, A waits until B is no longer zero."""
-    parts, start = spied(monkeypatch), {}
-    build = run_module._build
-
-    def remember(*arguments):
-        made = build(*arguments)
-        start.update({name: np.array(leaf) for name, leaf in leaves(made.loaded.model.parameters()).items()})
-        return made
-
-    monkeypatch.setattr(run_module, "_build", remember)
+    runs = spied(monkeypatch)
     steps = 2 if lora else 1
     config = settings(folder, f"moving-{lora}", model={"use_lora": lora}, trainer={"num_training_steps": steps})
     train.run(config, options=quiet())
-    model = parts[0].loaded.model
+    model, start = runs[0][0].model, runs[0][1]
     trainable = leaves(model.trainable_parameters())
     moved = {n for n, leaf in leaves(model.parameters()).items() if (np.array(leaf) != start[n]).any()}
     assert moved == trainable.keys()
@@ -394,12 +388,9 @@ def test_updates_that_teach_nothing_take_no_step_and_end_the_run(folder):
         train.run(config, options=quiet())
     assert [record["groups/all_equal"] for record in metrics(config)] == [4, 4, 4]
     assert all("grad_norm" not in record for record in metrics(config))
-    start, end = (load_weights(place / "model.safetensors") for place in (_tiny(), checkpoint(config, 2)))
+    places = (ROWS.parents[1] / "tiny-model", checkpoint(config, 2))
+    start, end = (load_weights(place / "model.safetensors") for place in places)
     assert all(mx.array_equal(start[name], leaf) for name, leaf in end.items())
-
-
-def _tiny():
-    return ROWS.parents[1] / "tiny-model"
 
 
 def test_what_cannot_work_is_told_before_any_work(folder):
