@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
@@ -74,8 +75,7 @@ def settings(folder, name, **changes):
     return ExperimentConfig.model_validate(tree)
 
 
-def quiet(**changes):
-    return Options(quiet=True, **changes)
+quiet = partial(Options, quiet=True)
 
 
 def checkpoint(config, step=STEPS):
@@ -109,15 +109,10 @@ def whole(folder):
     return config
 
 
-def stop_after(monkeypatch, steps):
-    """Let a run end as if time were up after so many updates in all."""
-    monkeypatch.setattr(Loop, "_must_stop", lambda self, _started: self.progress.step >= steps)
-
-
 def begun(monkeypatch, config, steps=3):
-    """A run that ended after some updates, with a checkpoint at 2 and one at its end."""
+    """A run that ended after some updates as if time were up, with a checkpoint at 2 and one at its end."""
     with monkeypatch.context() as patch:
-        stop_after(patch, steps)
+        patch.setattr(Loop, "_must_stop", lambda self, _started: self.progress.step >= steps)
         result = train.run(config, options=quiet())
     assert (result.status, result.summary["step"]) == ("partial", steps)
     return config
@@ -125,11 +120,11 @@ def begun(monkeypatch, config, steps=3):
 
 def test_a_finished_run_is_found_and_left_alone(whole):
     directory = Path(whole.trainer.output_dir)
-    assert train.is_finished(whole)
     before = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
     result = train.run(whole, options=quiet())
     assert (result.status, result.reasons, result.summary["step"]) == ("cached", [], STEPS)
     assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before
+    assert train.is_finished(whole)
 
 
 def test_logs_and_locks_may_change_afterwards(whole):
@@ -143,15 +138,14 @@ def test_logs_and_locks_may_change_afterwards(whole):
     assert train.is_finished(whole, verify=True)
 
 
-def test_metrics_of_a_run(whole):
+def test_metrics_of_a_run(folder, whole):
     for record in metrics(whole):
         assert record["mismatch_kl"] < 1e-5  # the sampler's log-probabilities are the trainer's
         assert record["rewards/failures"] == 0
         assert "kl" not in record
     assert sum(record["grad_norm"] > 0 for record in metrics(whole)) == STEPS
-    samples = (Path(whole.trainer.output_dir) / "samples.jsonl").read_text()
-    steps = [json.loads(line)["step"] for line in samples.splitlines()]
-    assert sorted(set(steps)) == list(range(1, STEPS + 1))
+    samples = (folder / "whole" / "samples.jsonl").read_text().splitlines()
+    assert sorted({json.loads(line)["step"] for line in samples}) == list(range(1, STEPS + 1))
 
 
 def test_a_run_that_stopped_goes_on_to_the_bit(folder, whole, monkeypatch, capsys):
@@ -191,7 +185,7 @@ def test_a_run_that_ended_at_once_before_its_first_checkpoint_starts_again(folde
 def test_a_disk_that_refuses_is_an_error_with_a_way_out(folder, whole):
     config = settings(folder, "refused")
     train.run(config, options=quiet(max_seconds=0.0))
-    in_the_way = Path(config.trainer.output_dir) / "checkpoints"
+    in_the_way = folder / "refused" / "checkpoints"
     in_the_way.write_text("a file where the directory should be")
     with pytest.raises(CheckpointError, match="checkpoint of step 2 cannot be saved") as told:
         train.run(config, options=quiet())
@@ -204,7 +198,7 @@ def test_a_disk_that_refuses_is_an_error_with_a_way_out(folder, whole):
 def test_going_back_to_a_step_drops_what_came_after(folder, whole, monkeypatch):
     config = begun(monkeypatch, settings(folder, "back"), steps=4)
     with monkeypatch.context() as patch:
-        stop_after(patch, 3)
+        patch.setattr(Loop, "_must_stop", lambda self, _started: self.progress.step >= 3)
         train.run(config, options=quiet(resume="2"))
     assert [record["step"] for record in metrics(config)] == [1, 2, 3]
     assert not checkpoint(config, 4).exists()
@@ -290,8 +284,7 @@ def test_other_settings_are_told_with_three_ways_out(folder, whole):
 
 
 def test_fresh_keeps_the_old_run_beside(folder, whole):
-    copy = folder / "again"
-    shutil.copytree(whole.trainer.output_dir, copy)
+    shutil.copytree(whole.trainer.output_dir, folder / "again")
     changed = settings(folder, "again", trainer={"num_training_steps": 1})
     result = train.run(changed, options=quiet(), fresh=True)
     assert (result.status, result.summary["step"]) == ("ran", 1)
