@@ -69,6 +69,14 @@ def prepare(seed: int | None = None) -> Backend:
     )
 
 
+def busy() -> str | None:
+    """A warning where other work takes the cores: BLAS threads then wait for each other, several times as long."""
+    load, cores = os.getloadavg()[0], usable_cores()
+    if BLAS is None or _threads() == 1 or load < cores:
+        return None
+    return f"the machine is busy (load {load:.1f} on {cores} cores): OPENBLAS_NUM_THREADS=1 may be much faster"
+
+
 def compute_dtype(stored: "mx.Dtype") -> "mx.Dtype":
     """The type to compute in: float32 on a CPU, whose 16-bit products are ten times slower; else as stored."""
     import mlx.core as mx

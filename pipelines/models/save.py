@@ -15,7 +15,7 @@ from pipelines.models.leaves import leaves
 from pipelines.models.lora import lora_parameters
 
 COPIED = (CONFIG_FILE, "generation_config.json", *TOKENIZER_PATTERNS)
-"""What a full checkpoint takes over from the model it started from."""
+"""What a checkpoint takes over from the model it started from."""
 
 
 def save_weights(path: Path, weights: dict[str, mx.array]) -> None:
@@ -40,6 +40,11 @@ def load_weights(path: Path) -> dict[str, mx.array]:
 def save_full(directory: Path, weights: dict[str, mx.array], source: Path, dtype: mx.Dtype) -> None:
     """`model.safetensors` in `dtype`, and the source model's configuration and tokenizer files."""
     save_weights(directory / "model.safetensors", {name: _stored(leaf, dtype) for name, leaf in weights.items()})
+    copy_companions(directory, source)
+
+
+def copy_companions(directory: Path, source: Path) -> None:
+    """The configuration and tokenizer files of the model in `source`."""
     for pattern in COPIED:
         for file in sorted(source.glob(pattern)):
             if file.is_file():

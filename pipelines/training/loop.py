@@ -108,7 +108,7 @@ class Loop:
         mx.clear_cache()  # decoding and training want blocks of other sizes
         if self.run_log.wants_samples(step):  # before the update, so that they are there to look at if it fails
             self.run_log.samples(step, collected.samples())
-        if len(collected.sequences):
+        if collected.sequences.teach:
             mx.random.seed(row_key(self.progress.seed, "update", step, 0, 0)[0])  # dropout: MLX's own stream
             metrics |= self.updater.step(collected.sequences)
             self.progress.optimizer_steps += 1

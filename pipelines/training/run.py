@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 from mlx import nn
 
+from pipelines import backend
 from pipelines.algorithms.base import Algorithm
 from pipelines.config import ExperimentConfig
 from pipelines.errors import CheckpointError
 from pipelines.models.leaves import leaves
 from pipelines.models.load import LoadedModel, load
 from pipelines.models.lora import apply_lora
-from pipelines.models.save import load_weights, save_adapter, save_full
+from pipelines.models.save import copy_companions, load_weights, save_adapter, save_full
 from pipelines.monitoring.health import DeadUpdates
 from pipelines.monitoring.repeat import repeated_warnings
 from pipelines.monitoring.sinks import RunLog
@@ -169,6 +170,7 @@ def _writer(config: ExperimentConfig, parts: _Parts) -> Callable[[Path], None]:
         model, loaded = parts.loaded.model, parts.loaded
         if config.model.use_lora:
             save_adapter(directory, model, config.model, config.model.model_path)
+            copy_companions(directory, loaded.directory)
         else:
             save_full(directory, parts.optimizer.exact_weights(), loaded.directory, loaded.stored_dtype)
         if config.checkpointing.save_optimizer_state:
@@ -202,9 +204,13 @@ def _open(
     """What the log begins with."""
     trainable = sum(leaf.size for leaf in leaves(parts.loaded.model.trainable_parameters()).values())
     trainer = config.trainer
-    update = f"{trainer.prompts_per_update} prompts x {trainer.num_rollout_samples} completions per update"
+    sampled = isinstance(parts.collector, RolloutCollector)
+    completions = f"{trainer.num_rollout_samples} completions" if sampled else "their references"
+    update = f"{trainer.prompts_per_update} prompts x {completions} per update"
     steps = f"{trainer.num_training_steps} updates, seed {progress.seed}"
     run_log.note(f"{trainable:,} trainable parameters, {update}, {steps}")
+    if warning := backend.busy():
+        run_log.warn(warning)
     if found is None:
         return
     run_log.note(f"resumed from step {found.step} ({found.path})")

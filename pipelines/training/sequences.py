@@ -27,6 +27,11 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.completions)
 
+    @property
+    def teach(self) -> bool:
+        """Whether there is an active token at all; AdamW's momentum would move the weights even without one."""
+        return not self.silent.all()
+
     def totals(self, budget_tokens: int) -> Totals:
         """The denominators of the update."""
         items = sum(len(c) for c, silent in zip(self.completions, self.silent, strict=True) if not silent)

@@ -59,6 +59,7 @@ class Updater:
             new = tree_map(lambda g: g.astype(mx.float32), new)  # sums of many in 16 bits would lose the small ones
             gradients = new if gradients is None else tree_map(mx.add, gradients, new)
             mx.eval(gradients, metrics)
+            del new  # or it stays in memory beside the next one
             parts.append(metrics)
             tokens.append(batch.mask.sum())
         self.model.eval()

@@ -82,3 +82,16 @@ def test_a_cpu_computes_in_float32(stored):
 
 def test_memory_is_that_of_a_real_machine():
     assert backend.memory_bytes() > 2**28
+
+
+def test_a_busy_machine_is_told(monkeypatch):
+    monkeypatch.setattr(backend, "BLAS", "libopenblas.so")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    monkeypatch.setattr(backend, "usable_cores", lambda: 2)
+    monkeypatch.setattr(os, "getloadavg", lambda: (5.5, 0.0, 0.0))
+    assert "load 5.5 on 2 cores" in backend.busy()
+    monkeypatch.setattr(os, "getloadavg", lambda: (1.9, 9.0, 9.0))
+    assert backend.busy() is None
+    monkeypatch.setattr(os, "getloadavg", lambda: (5.5, 0.0, 0.0))
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    assert backend.busy() is None

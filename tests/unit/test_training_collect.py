@@ -1,6 +1,7 @@
 """From prompts to the rows of an update: who is dropped, who is silent, who abstained, what is reported."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -129,6 +130,8 @@ def test_truncated_completions_are_silent_only_if_asked(loaded, dataset):
     truncated = np.array([completion[-1] != eos for completion in masked.sequences.completions])
     assert 0 < truncated.sum() < len(truncated)
     np.testing.assert_array_equal(masked.sequences.silent, truncated)
+    assert masked.sequences.teach
+    assert not replace(masked.sequences, silent=np.ones_like(truncated)).teach
     assert len(masked.sequences) == len(plain.sequences)
     assert masked.sequences.totals(19).rows == plain.sequences.totals(19).rows
     assert masked.sequences.totals(19).items == plain.sequences.totals(19).items - 19 * truncated.sum()
