@@ -25,7 +25,7 @@ class TrainerConfig(Section):
     output_dir: str = Field(default="./outputs/run", min_length=1)
     """Directory of the run: checkpoints, metrics, samples and log."""
 
-    num_training_steps: int = Field(default=130, ge=1)
+    num_training_steps: int = Field(default=110, ge=1)
     """Number of updates, that is of optimizer steps."""
 
     learning_rate: float = Field(default=3e-4, ge=0)
