@@ -33,19 +33,6 @@ def messages_for(row: Row, system_prompt: str | None) -> list[Message]:
     return messages
 
 
-def render_prompt(tokenizer: Any, row: Row, system_prompt: str | None = None) -> list[int]:
-    """Token ids of one prompt; for many rows, a `ChatEncoder` is faster and gives the same ids."""
-    return ChatEncoder(tokenizer, system_prompt).encode([row])[0].prompt
-
-
-def preopens_thinking(
-    tokenizer: Any, row: Row, system_prompt: str | None = None, tags: tuple[str, str] = DEFAULT_TAGS
-) -> bool:
-    """Whether the template ends this prompt inside an open think tag."""
-    encoder = ChatEncoder(tokenizer, system_prompt, tags)
-    return encoder.preopened(row, encoder.render(row))
-
-
 class ChatEncoder:
     """One tokenizer with its template, ready for many rows. `tags` open and close thinking."""
 

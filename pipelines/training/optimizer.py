@@ -12,8 +12,6 @@ from pipelines.config import TrainerConfig
 from pipelines.models.leaves import leaves
 from pipelines.models.save import load_weights, save_weights
 
-Schedule = Callable[[int], float]
-
 
 def learning_rate(config: TrainerConfig) -> Callable[[mx.array], mx.array]:
     """Optimizer step (0-based) to learning rate, built by mlx-lm's `build_schedule`.

@@ -9,7 +9,7 @@ import pytest
 from pipelines.errors import DataError
 from pipelines.models import tiny
 from pipelines.models.load import load_tokenizer
-from pipelines.rows.chat import ChatEncoder, messages_for, preopens_thinking, render_prompt
+from pipelines.rows.chat import DEFAULT_TAGS, ChatEncoder, messages_for
 from pipelines.rows.encode import EncoderSpec, encode_stream
 from pipelines.rows.records import Row
 from pipelines.rows.sources import SplitRow
@@ -22,6 +22,17 @@ STRICT = "{% if messages[0].role == 'system' %}{{ raise_exception('no system rol
 BY_MESSAGE = (
     tiny.CHAT_TEMPLATE + "{% if add_generation_prompt and '/think' in messages[-1].content %}<think>{% endif %}"
 )
+
+
+def render_prompt(tokenizer, row, system_prompt=None):
+    """Token ids of one prompt."""
+    return ChatEncoder(tokenizer, system_prompt).encode([row])[0].prompt
+
+
+def preopens_thinking(tokenizer, row, tags=DEFAULT_TAGS):
+    """Whether the template ends this prompt inside an open think tag."""
+    encoder = ChatEncoder(tokenizer, None, tags)
+    return encoder.preopened(row, encoder.render(row))
 
 
 @pytest.fixture
