@@ -13,9 +13,12 @@ DEMO := outputs/demo
 SMOLLM2 := .models/smollm2
 GSM8K ?= ../shared/data/gsm8k
 
+SECONDS ?= 60
+TARGET ?=
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo smollm2 tiny-model test check test-all bench build docs clean
+.PHONY: help setup demo sums smollm2 tiny-model test check test-all fuzz bench build docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,15 +32,26 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## preprocess, score, train, score again: accuracy rises in a few minutes
+demo: $(STAMP) ## preprocess, score, train, score again, report: accuracy rises in a minute or two
 	@mkdir -p $(DEMO)
 	@test -f $(DEMO)/config.yaml || $(GRPO) init-config --output $(DEMO)/config.yaml --set trainer.output_dir=$(DEMO)/run
 	$(GRPO) preprocess --config $(DEMO)/config.yaml
 	$(GRPO) eval --config $(DEMO)/config.yaml --checkpoint base
 	$(GRPO) train --config $(DEMO)/config.yaml
 	$(GRPO) eval --config $(DEMO)/config.yaml --baseline
+	@$(GRPO) report --config $(DEMO)/config.yaml --quiet >/dev/null
 	@echo "configuration  $(DEMO)/config.yaml"
 	@echo "run            $(DEMO)/run  (metrics.jsonl, samples.jsonl, train.log, checkpoints)"
+	@echo "report         $(DEMO)/run/report.html  (a page for a browser)"
+
+sums: $(STAMP) ## a real model gets better: SmolLM2-135M at sums, under an hour on two cores
+	test -f $(SMOLLM2)/config.json || $(BIN)/python -m pipelines.models.smollm2 $(SMOLLM2)
+	$(GRPO) train --config docs/results/sums-sft.yaml
+	$(GRPO) eval --config docs/results/sums-sft.yaml --baseline
+	test -d outputs/sums-sft/model || $(GRPO) export --config docs/results/sums-sft.yaml --output outputs/sums-sft/model
+	$(GRPO) train --config docs/results/sums-grpo.yaml
+	$(GRPO) eval --config docs/results/sums-grpo.yaml --baseline
+	$(GRPO) report --config docs/results/sums-grpo.yaml
 
 smollm2: $(STAMP) ## a real model: SmolLM2-135M, three LoRA and three full updates on GSM8K=folder
 	test -f $(SMOLLM2)/config.json || $(BIN)/python -m pipelines.models.smollm2 $(SMOLLM2)
@@ -54,13 +68,11 @@ smollm2: $(STAMP) ## a real model: SmolLM2-135M, three LoRA and three full updat
 	$(BIN)/mlx_lm.generate --model outputs/gsm8k-full/checkpoints/step_000003 \
 		--prompt "What is 3 plus 4?" --temp 0 --max-tokens 24
 
-tiny-model: $(STAMP) ## train the built-in model again, from a blank one, with this project's own SFT
+tiny-model: $(STAMP) ## train a model like the built-in one, from a blank one, with this project's own SFT
 	$(BIN)/python -m pipelines.models.tiny .models/blank
 	$(GRPO) train --quiet --fresh --config data/tiny-model.yaml
 	$(GRPO) eval --config data/tiny-model.yaml
-	@mkdir -p data/tiny-model
-	cd outputs/tiny-model/checkpoints/step_000230 && cp config.json model.safetensors tokenizer.json \
-		tokenizer_config.json chat_template.jinja $(CURDIR)/data/tiny-model
+	@echo "model  outputs/tiny-model/checkpoints/step_000230  (data/tiny-model is left as it is)"
 
 test: $(STAMP) ## the quick tests
 	$(PYTEST) -q -m "not slow"
@@ -74,15 +86,20 @@ check: $(STAMP) ## what CI runs: format, lint, types, all tests
 	$(BIN)/pyright
 	$(PYTEST)
 
-bench: $(STAMP) ## measure: start-up, rollouts, updates
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+fuzz: $(STAMP) ## look for inputs that crash the parsers: SECONDS=60 for each, or for TARGET=yaml alone
+	$(BIN)/python tests/fuzz/drive.py --seconds $(SECONDS) $(TARGET)
+
+bench: $(STAMP) ## measure: start-up, preprocess, rewards, rollouts, updates, steps, and how they grow
+	@for name in startup preprocess rewards rollout update dual_gradients step scaling; do \
+		echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 build: $(STAMP) ## wheel and source archive in dist/
 	rm -rf dist
 	$(BIN)/python -m hatchling build
 
-docs: $(STAMP) ## write the pages that come from the code: configuration keys, metrics
+docs: $(STAMP) ## write the pages that come from the code: configuration keys, rewards, metrics
 	$(BIN)/python -m pipelines.config.reference > docs/configuration.md
+	$(BIN)/python -m pipelines.rewards.reference > docs/rewards.md
 	$(BIN)/python -m pipelines.monitoring.names
 
 clean: ## remove what was built or cached here; .venv, .models and outputs stay

@@ -10,33 +10,33 @@ import typer
 from typer.core import TyperGroup
 
 from grpo_cli.output import error, relayed
-from grpo_cli.unfinished import UNFINISHED, placeholder
 
 PIPELINE, LOOK, SHIP, HOUSE = "Pipeline", "Look inside", "Take it elsewhere", "Housekeeping"
 
 COMMANDS = {
     "init-config": (PIPELINE, "Write a commented configuration file to start from."),
+    "init-reward": (PIPELINE, "Write a commented reward of your own, with a test."),
     "preprocess": (PIPELINE, "Tokenise the data set into NPY arrays, once."),
     "train": (PIPELINE, "Train the model, or resume where the last run stopped."),
     "eval": (PIPELINE, "Score the model or a checkpoint on benchmarks."),
     "sample": (LOOK, "Show completions with their regions and rewards."),
     "inspect-rewards": (LOOK, "Score completions and look for trouble in the rewards."),
+    "config": (LOOK, "Show, check or compare configurations; print their schema."),
     "status": (LOOK, "Show every stage: cached, stale, partial, missing, and why."),
-    "report": (LOOK, UNFINISHED["report"][0]),
-    "export": (SHIP, UNFINISHED["export"][0]),
-    "serve": (SHIP, UNFINISHED["serve"][0]),
+    "report": (LOOK, "Write one self-contained HTML file about one or more runs."),
+    "export": (SHIP, "Write a model directory that others load, with a card."),
+    "serve": (SHIP, "Serve a checkpoint through an OpenAI-compatible API."),
     "doctor": (HOUSE, "Check the installation; prints text to paste into an issue."),
     "gc": (HOUSE, "List what the cache could free; free it with --yes."),
 }
 """Command: (help panel, help line), in the order of the help. The line is the first of the function's docstring."""
 
-LENIENT = {"allow_extra_args": True, "ignore_unknown_options": True}
-
 
 def command_function(name: str) -> Callable[..., Any]:
-    """The function behind a command: `grpo_cli.commands.<name>.<name>`, with underscores. Imports its module."""
-    if name in UNFINISHED:
-        return placeholder(name)
+    """The function behind a command: `grpo_cli.commands.<name>.<name>`, with underscores. Imports its module.
+
+    Behind a group of commands it is the group's `typer.Typer`.
+    """
     identifier = name.replace("-", "_")
     return getattr(import_module(f"grpo_cli.commands.{identifier}"), identifier)
 
@@ -45,16 +45,30 @@ class LazyGroup(TyperGroup):
     """Lists commands from `COMMANDS`; imports a command's module only when that command is called or completed."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """As typer does, suggestions included, with the placeholder exchanged for the real command."""
+        """As typer does, suggestions included, with the name exchanged for the command behind it."""
         name, _, rest = super().resolve_command(ctx, args)
         if name is None:
             return name, None, rest
-        single = typer.Typer(add_completion=False)
-        single.command(name, context_settings=LENIENT if name in UNFINISHED else None)(command_function(name))
-        return name, typer.main.get_command(single), rest
+        found = command_function(name)
+        if not isinstance(found, typer.Typer):
+            single = typer.Typer(add_completion=False)
+            single.command(name)(found)
+            found = single
+        command = typer.main.get_command(found)
+        for each in (command, *getattr(command, "commands", {}).values()):
+            each.help = unwrapped(each.help or "")
+        return name, command, rest
 
 
-app = typer.Typer(cls=LazyGroup, add_completion=True, pretty_exceptions_enable=False)
+def unwrapped(text: str) -> str:
+    """Each paragraph in one line: the help wraps it to the terminal, and our source to another width."""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", text)
+
+
+HELP = {"help_option_names": ["--help", "-h"]}
+"""Of every command: each takes it from the one above."""
+
+app = typer.Typer(cls=LazyGroup, context_settings=HELP, add_completion=True, pretty_exceptions_enable=False)
 
 
 def _register(name: str, panel: str, help_line: str) -> None:
@@ -82,6 +96,11 @@ def root(
 
         typer.echo(f"grpo {version_of('grpo')}")
         raise typer.Exit
+    help_if_alone(context)
+
+
+def help_if_alone(context: typer.Context) -> None:
+    """Print the help of a group that was called without one of its commands."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), nl=False)
 
@@ -115,11 +134,22 @@ def run(arguments: Sequence[str]) -> int:
         return 1
     except Exception as bug:  # noqa: BLE001 - the boundary: whatever is not ours to raise is a bug, told as one
         _traceback_if(traceback_wanted)
-        error(f"internal: {type(bug).__name__}: {bug}", BUG_HINT)
-        return 1
+        return _told(bug)
     if result == 130:
         error("interrupted")
     return result if isinstance(result, int) else 0
+
+
+def _told(bug: Exception) -> int:
+    """Who has to mend it: whoever wrote the file that was being imported, or we. The exit code."""
+    from pipelines.plugins import importing
+
+    place = importing(bug)
+    if place is not None:
+        error(f"plugins: {place}: {type(bug).__name__}: {bug}", "the file must import without errors")
+        return 2
+    error(f"internal: {type(bug).__name__}: {bug}", BUG_HINT)
+    return 1
 
 
 OS_HINT = "check the path, its permissions and the free space; -vv shows where it happened"

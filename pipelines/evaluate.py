@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import plan
 from pipelines.config import EvaluationConfig, ExperimentConfig
-from pipelines.errors import ConfigError
-from pipelines.evaluation.base import Sources
+from pipelines.errors import GrpoError
+from pipelines.evaluation.base import OF_COMPLETIONS, Sources
+from pipelines.evaluation.entries import check_entries
 from pipelines.evaluation.registry import EvaluatorRegistry
-from pipelines.evaluation.scoring import temperature_of
 from pipelines.evaluation.targets import STARTING_MODEL, Target
 from pipelines.plugins import load_plugins
-from pipelines.stages import store
+from pipelines.stages import requests, store
+from pipelines.stages.digest import DigestCache
 from pipelines.stages.explain import differences
 from pipelines.stages.identity import Identity, read_identity
 from pipelines.stages.store import StageResult, StageState
@@ -39,7 +40,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Score:
-    """One model on one benchmark; `metrics` are those of `evaluation.scoring.metrics`."""
+    """One model on one benchmark; `metrics` are those of its evaluator."""
 
     benchmark: str
     model: str
@@ -51,7 +52,7 @@ class Score:
 
     def by_item(self) -> dict[int, float]:
         """The score of each item, read from its records."""
-        from pipelines.evaluation.scoring import by_item
+        from pipelines.evaluation.records import by_item
 
         with (self.result.directory / ITEMS_FILE).open(encoding="utf-8") as lines:
             return by_item([json.loads(line) for line in lines])
@@ -78,7 +79,7 @@ class Scorer:
     def loaded(self) -> LoadedModel:
         from pipelines import backend
 
-        backend.prepare(seed_of(self.config))
+        backend.prepare(self.config.trainer.evaluation_seed)
         return self.target.load(self.config)
 
     def score(self, entry: EvaluationConfig, *, force: bool, verify: bool, progress: Progress | None) -> Score:
@@ -87,35 +88,51 @@ class Scorer:
         result = store.run_stage(
             identity, directory, lambda place: self._work(entry, place, progress), force=force, verify=verify
         )
+        requests.note(directory, self.target.words, _files(entry))
         return Score(entry.name, self.target.name, result)
 
-    def place(self, entry: EvaluationConfig) -> tuple[Identity, Path]:
+    def place(self, entry: EvaluationConfig, cache: DigestCache | None = None) -> tuple[Identity, Path]:
         """The identity and directory of a score."""
-        request = dict(self.settings or {})
-        files = EvaluatorRegistry.create(entry.name, entry.config).files()
-        if files:  # rows that preprocess has not rendered
-            request["system_prompt"] = self.config.data.system_prompt
-        identity = plan.eval_identity(self.config, self.target.directory, entry.name, request=request, files=files)
+        files = _files(entry)
+        also = EvaluatorRegistry.get(entry.name).reads
+        if files:
+            also += ("data.system_prompt",)  # of rows that preprocess has not rendered
+        identity = plan.asked_identity(
+            "eval",
+            self.config,
+            self.target.directory,
+            benchmark=entry.name,
+            request=self.settings,
+            files=files,
+            rows=not files,
+            also=also,
+            cache=cache,
+        )
         return identity, plan.stage_directory(self.config, "eval", identity)
+
+    def state(self, entry: EvaluationConfig, cache: DigestCache, *, verify: bool) -> StageState:
+        """What there is of a score."""
+        return plan.look(self.config, "eval", lambda known: self.place(entry, known)[0], cache=cache, verify=verify)
 
     def _work(self, entry: EvaluationConfig, directory: Path, progress: Progress | None) -> dict[str, Any]:
         """Score one benchmark into a directory; the metrics are its summary."""
         from pipelines.evaluation import scoring
 
         evaluator = EvaluatorRegistry.create(entry.name, entry.config)
-        prompts = scoring.chosen(evaluator.items(self._sources()), evaluator.settings.limit, seed_of(self.config))
+        seed = self.config.trainer.evaluation_seed
+        prompts = scoring.chosen(evaluator.items(self._sources()), evaluator.settings.limit, seed)
         records = scoring.score(
             evaluator,
             prompts,
             self.loaded,
             self.config.generation,
             max_tokens=self.config.data.max_gen_len,
-            seed=seed_of(self.config),
+            seed=seed,
             progress=progress and (lambda done, total: progress(f"{entry.name}, {self.target.name}", done, total)),
         )
         with (directory / ITEMS_FILE).open("w", encoding="utf-8") as stream:
             stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        return scoring.metrics(records)
+        return evaluator.metrics(records) | evaluator.conditions(self.config)
 
     def _sources(self) -> Sources:
         from pipelines.tokens.dataset import TokenDataset
@@ -134,21 +151,30 @@ def run(
     force: bool = False,
     verify: bool = False,
     progress: Progress | None = None,
+    on_failure: Callable[[str, GrpoError], None] | None = None,
 ) -> list[Evaluation]:
     """Score `target` on the benchmarks (default: those of the configuration), and the starting model beside it.
 
     `settings` overrides keys of every benchmark's own configuration, such as `limit`. `force` scores the target anew;
-    a score of the starting model beside it is reused even then.
+    a score of the starting model beside it is reused even then. A benchmark that cannot be run is told to `on_failure`
+    and left out; without it its error is raised.
     """
     entries = chosen_benchmarks(config, benchmarks, settings)
     scorer, base = Scorer(config, target, settings), Scorer(config, STARTING_MODEL, settings)
-    scores = [scorer.score(entry, force=force, verify=verify, progress=progress) for entry in entries]
-    if not baseline or target == STARTING_MODEL:
-        return [Evaluation(score) for score in scores]
-    return [
-        beside(score, base.score(entry, force=False, verify=verify, progress=progress), seed_of(config))
-        for entry, score in zip(entries, scores, strict=True)
-    ]
+    found: list[Evaluation] = []
+    for entry in entries:
+        try:
+            score = scorer.score(entry, force=force, verify=verify, progress=progress)
+            if baseline and target != STARTING_MODEL:
+                before = base.score(entry, force=False, verify=verify, progress=progress)
+                found.append(beside(score, before, config.trainer.evaluation_seed))
+            else:
+                found.append(Evaluation(score))
+        except GrpoError as error:  # noqa: PERF203 - a benchmark takes minutes
+            if on_failure is None:
+                raise
+            on_failure(entry.name, error)
+    return found
 
 
 def states(
@@ -158,14 +184,13 @@ def states(
     benchmarks: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
     baseline: bool = False,
+    verify: bool = False,
 ) -> list[tuple[str, str, StageState]]:
-    """What `run` would find: benchmark, model and the state of that score; nothing is done.
-
-    StageError while preprocess is not complete, for then nobody can tell.
-    """
+    """What `run` would find: benchmark, model and the state of that score; nothing is done, nothing is written."""
     targets = dict.fromkeys([target, STARTING_MODEL] if baseline else [target])
+    cache = DigestCache(Path(config.paths.stages))
     return [
-        (entry.name, model.name, store.state(*Scorer(config, model, settings).place(entry)))
+        (entry.name, model.name, Scorer(config, model, settings).state(entry, cache, verify=verify))
         for model in targets
         for entry in chosen_benchmarks(config, benchmarks, settings)
     ]
@@ -176,18 +201,23 @@ def chosen_benchmarks(
 ) -> list[EvaluationConfig]:
     """The benchmarks to run, each checked: those of the configuration, or those named, with `settings` on top.
 
+    Settings of completions leave a benchmark as it is that decodes none.
     ConfigError for a name or key that does not exist, and for one that does not work yet.
     """
-    load_plugins(config.plugins)
+    load_plugins(config.plugin_files)
     configured = {entry.name: entry for entry in config.evaluation}
-    if len(configured) < len(config.evaluation):
-        raise ConfigError("evaluation: a benchmark stands in it twice", hint="give each name once")
     entries = [configured.get(name, EvaluationConfig(name=name)) for name in names] or list(config.evaluation)
-    changed = [entry.model_copy(update={"config": {**entry.config, **(settings or {})}}) for entry in entries]
-    for index, entry in enumerate(changed):
-        where = "benchmark" if names else f"evaluation[{index}]"
-        temperature_of(EvaluatorRegistry.create(entry.name, entry.config, where=where).settings, config.generation)
+    where = "benchmark" if names else ""
+    check_entries(entries, config.generation, where=where)
+    changed = [_with(entry, settings or {}) for entry in entries]
+    check_entries(changed, config.generation, where=where)
     return changed
+
+
+def _with(entry: EvaluationConfig, settings: Mapping[str, Any]) -> EvaluationConfig:
+    decodes = EvaluatorRegistry.create(entry.name, entry.config).decodes
+    meant = {key: value for key, value in settings.items() if decodes or key not in OF_COMPLETIONS}
+    return entry.model_copy(update={"config": {**entry.config, **meant}})
 
 
 def trained_otherwise(config: ExperimentConfig) -> list[str]:
@@ -196,9 +226,9 @@ def trained_otherwise(config: ExperimentConfig) -> list[str]:
     return [] if owner is None else differences(owner, plan.train_identity(config))
 
 
-def seed_of(config: ExperimentConfig) -> int:
-    """The seed of an evaluation: the run's, or 0 where the run draws one."""
-    return max(0, config.trainer.seed)
+def _files(entry: EvaluationConfig) -> dict[str, Path]:
+    """What a benchmark brings to read, by name; empty if it asks the run's validation rows."""
+    return dict(EvaluatorRegistry.create(entry.name, entry.config).files())
 
 
 def beside(score: Score, baseline: Score, seed: int) -> Evaluation:

@@ -43,8 +43,12 @@ def sync_directory(directory: Path) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Replace a JSON file atomically and durably; a reader sees the old bytes or the new ones, never half."""
-    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    """Replace a JSON file as `write_text` does."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file atomically and durably; a reader sees the old bytes or the new ones, never half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
@@ -72,6 +76,11 @@ def read_json(path: Path, raises: type[GrpoError] = StageError) -> Any:
         raise raises(f"{path} is not JSON: {error}", hint="it was cut short or edited; remove it") from error
 
 
+def at_home(path: str | Path) -> Path:
+    """The path with a leading `~` replaced; that of a user whom nobody knows stays, and names what is not there."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises for such a user
+
+
 def is_temporary(path: Path) -> bool:
-    """Whether a file is a leftover of an interrupted `write_json`."""
+    """Whether a file is a leftover of an interrupted `write_text`."""
     return path.name.endswith(TEMPORARY_SUFFIX)

@@ -5,31 +5,43 @@ that change nothing about the result (places, memory, cadence of logs). Data, mo
 and a later stage by what the earlier one *wrote*: an upstream rerun with the same output runs nothing again.
 """
 
-from collections.abc import Callable, Generator, Mapping
+import os
+import stat
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pipelines.config import ExperimentConfig
 from pipelines.config.checks import LOADERS
-from pipelines.errors import ConfigError, GrpoError, StageError
-from pipelines.evaluation.targets import target
+from pipelines.errors import ConfigError, StageError
+from pipelines.evaluation.targets import newest_checkpoint, step_of
+from pipelines.files import at_home
+from pipelines.hub import NotHereError, looking
 from pipelines.models.files import model_files, tokenizer_files
 from pipelines.models.locate import model_directory
 from pipelines.rows.files import data_files
-from pipelines.stages import digest, locks, store
+from pipelines.rows.loaders.registry import loader_for
+from pipelines.stages import digest, store
 from pipelines.stages.digest import DigestCache
-from pipelines.stages.explain import differences
-from pipelines.stages.identity import IDENTITY_FILE, Identity, digest_of, read_identity
+from pipelines.stages.identity import IDENTITY_FILE, Identity, digest_of
 from pipelines.stages.store import StageState
 
-STAGES = ("preprocess", "train", "eval", "sample", "inspect-rewards")
+PIPELINE = ("preprocess", "train")
+ASKED_STAGES = ("eval", "sample", "inspect-rewards")
+"""What happens only if somebody asks for it, as often as they like."""
+
+STAGES = (*PIPELINE, *ASKED_STAGES)
 """In pipeline order."""
 
 WAITS = "waits for preprocess"
 FILE = "file."
 """Prefix of the inputs that are files of a request."""
+
+
+class WaitsError(StageError):
+    """Nobody can tell, or begin, before preprocess is complete."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,9 @@ class Recipe:
     without: tuple[str, ...] = ()
 
 
+ANSWERED_WITH = ("generation", "data.max_gen_len", "trainer.seed", "model.quantize_bits")
+"""The settings behind every answer of a model."""
+
 RECIPES = {
     "preprocess": Recipe(
         version=1,
@@ -53,7 +68,7 @@ RECIPES = {
         without=("data.train_path", "data.val_path", "data.shuffle_data", "data.max_gen_len"),
     ),
     "train": Recipe(
-        version=1,
+        version=2,
         keys=("trainer", "model", "generation", "rewards", "data.shuffle_data", "data.max_gen_len"),
         without=(
             "trainer.output_dir",
@@ -66,21 +81,9 @@ RECIPES = {
             "generation.rollout_batch_size",
         ),
     ),
-    "eval": Recipe(
-        version=1,
-        keys=("generation", "data.max_gen_len", "trainer.seed", "model.quantize_bits"),
-        without=("generation.rollout_batch_size",),
-    ),
-    "sample": Recipe(
-        version=1,
-        keys=("generation", "rewards", "data.max_gen_len", "trainer.seed", "model.quantize_bits"),
-        without=("generation.rollout_batch_size",),
-    ),
-    "inspect-rewards": Recipe(
-        version=1,
-        keys=("generation", "rewards", "data.max_gen_len", "trainer.seed", "model.quantize_bits"),
-        without=("generation.rollout_batch_size",),
-    ),
+    "eval": Recipe(version=3, keys=ANSWERED_WITH, without=("generation.rollout_batch_size",)),
+    "sample": Recipe(version=4, keys=(*ANSWERED_WITH, "rewards"), without=("generation.rollout_batch_size",)),
+    "inspect-rewards": Recipe(version=5, keys=(*ANSWERED_WITH, "rewards"), without=("generation.rollout_batch_size",)),
 }
 """`checkpointing`, `monitoring`, `paths` and `evaluation` (but for the benchmark that is scored) are in no key."""
 
@@ -91,98 +94,136 @@ def preprocess_identity(config: ExperimentConfig, cache: DigestCache | None = No
     """Keyed by the rows' content, the tokenizer's files and how rows become prompts."""
     with _remembering(config, cache) as known:
         inputs = _data(config, known)
-        inputs["tokenizer"] = digest.of_tree(tokenizer_files(model_directory(config.model.model_path)), known)
+        inputs |= _tokenizer(config, known)
         if config.data.loader_type not in LOADERS:
-            inputs |= _plugins(config, known)
+            inputs |= _plugins(config.plugins, known)
     return _identity("preprocess", config, inputs)
 
 
-def train_identity(config: ExperimentConfig, cache: DigestCache | None = None) -> Identity:
-    """Keyed by the tokens preprocess wrote, the weights, the plugins; `StageError` while preprocess is not complete."""
-    with _remembering(config, cache) as known:
-        return _train_identity(config, _preprocessed(config, known), known)
-
-
-def _train_identity(config: ExperimentConfig, preprocessed: dict[str, str], cache: DigestCache) -> Identity:
-    inputs = {**preprocessed, **_plugins(config, cache)}
-    inputs["model"] = _model(config.model.model_path, cache)
-    if config.model.ref_model_path is not None and config.trainer.grpo_beta != 0:
-        inputs["ref_model"] = _model(config.model.ref_model_path, cache)
-    return _identity("train", config, inputs)
-
-
-def eval_identity(
-    config: ExperimentConfig,
-    checkpoint: Path | None = None,
-    benchmark: str = "exact_match",
-    *,
-    request: Mapping[str, Any] | None = None,
-    files: Mapping[str, Path] | None = None,
-    cache: DigestCache | None = None,
+def train_identity(
+    config: ExperimentConfig, cache: DigestCache | None = None, *, tokens: str | None = None
 ) -> Identity:
-    """Keyed by the benchmark's settings and the checkpoint's content (None = the model that training starts from).
+    """Keyed by the tokens preprocess wrote, the weights, the plugins; `StageError` while preprocess is not complete.
 
-    `request` is what the command line adds. `files` are the benchmark's own; without any, its items are the run's
-    validation rows, and `StageError` is raised while preprocess is not complete.
+    `tokens` stands for the digest of these tokens, where somebody wants to know what else would be different.
     """
-    asked = {"benchmark": _benchmark(config, benchmark), "request": dict(request or {})}
-    return _asked_identity("eval", config, checkpoint, asked, files or {}, rows=not files, cache=cache)
+    with _remembering(config, cache) as known:
+        inputs = _preprocessed(config, known) if tokens is None else {"preprocess": tokens}
+        inputs |= _plugins(config.plugin_files, known)
+        inputs["model"] = _model(config.model.model_path, known)
+        if config.model.ref_model_path is not None and config.trainer.grpo_beta != 0:
+            inputs["ref_model"] = _model(config.model.ref_model_path, known, "model.ref_model_path")
+    return _identity("train", config, inputs, _early_stop(config))
 
 
-def sample_identity(
-    config: ExperimentConfig,
-    checkpoint: Path | None = None,
-    *,
-    request: Mapping[str, Any] | None = None,
-    files: Mapping[str, Path] | None = None,
-    rows: bool = True,
-    cache: DigestCache | None = None,
-) -> Identity:
-    """Keyed by the checkpoint's content and the request. `rows`: prompts are rows of the data set, not given ones."""
-    return _asked_identity(
-        "sample", config, checkpoint, {"request": dict(request or {})}, files or {}, rows=rows, cache=cache
-    )
+def run_goes_on(config: ExperimentConfig) -> store.GoesOn:
+    """For `train`: a run becomes one with another number of updates as long as it has not passed that.
+
+    No update depends on how many there will be, so the run is then what it would have been with that number.
+    """
+
+    def goes_on(old: Identity, new: Identity) -> bool:
+        length = old.config.get("trainer", {}).get("num_training_steps")
+        as_long = {**new.config, "trainer": {**new.config["trainer"], "num_training_steps": length}}
+        if replace(new, config=as_long) != old:
+            return False
+        newest = newest_checkpoint(Path(config.trainer.output_dir) / config.checkpointing.checkpoint_dir)
+        return newest is None or step_of(newest) <= config.trainer.num_training_steps
+
+    return goes_on
 
 
-def inspect_identity(
-    config: ExperimentConfig,
-    checkpoint: Path | None = None,
-    *,
-    request: Mapping[str, Any] | None = None,
-    files: Mapping[str, Path] | None = None,
-    rows: bool = True,
-    cache: DigestCache | None = None,
-) -> Identity:
-    """Keyed by rewards, rows and the request; `files` such as the completions to score, by name."""
-    return _asked_identity(
-        "inspect-rewards", config, checkpoint, {"request": dict(request or {})}, files or {}, rows=rows, cache=cache
-    )
+def _early_stop(config: ExperimentConfig) -> dict[str, Any]:
+    """What decides when a run ends before its last update; evaluations change nothing else about it."""
+    if not config.trainer.early_stop_after:
+        return {}
+    metric, mode = config.best_metric, config.checkpointing.best_mode
+    benchmarks = [entry.model_dump(mode="json") for entry in config.evaluation]
+    return {"early_stop": {"every": config.trainer.eval_every, "by": [metric, mode], "evaluation": benchmarks}}
 
 
-def _asked_identity(
+def asked_identity(
     stage: str,
     config: ExperimentConfig,
-    checkpoint: Path | None,
-    asked: dict[str, Any],
-    files: Mapping[str, Path],
+    checkpoint: Path | None = None,
     *,
-    rows: bool,
-    cache: DigestCache | None,
+    benchmark: str = "",
+    request: Mapping[str, Any] | None = None,
+    files: Mapping[str, Path] | None = None,
+    rows: bool = True,
+    weights: bool = True,
+    also: Sequence[str] = (),
+    cache: DigestCache | None = None,
 ) -> Identity:
-    """A stage that somebody asks for: `asked` joins the configuration, its files become inputs `file.<name>`."""
+    """eval, sample or inspect-rewards: keyed by what is asked, and by the content of the checkpoint that answers.
+
+    A checkpoint of None is the model that training starts from. `request` is what the command line adds, `files` what
+    it gives to read. Without `rows` none of the data set are read, without `weights` only a tokenizer. `also` are
+    dotted keys that decide the result of this request, beside those of `RECIPES`. `StageError` while preprocess, which
+    makes the rows, is not complete.
+    """
+    asked: dict[str, Any] = {"request": dict(request or {})}
+    if benchmark:
+        settings = next((entry.config for entry in config.evaluation if entry.name == benchmark), {})
+        asked["benchmark"] = {"name": benchmark, "config": settings}
     with _remembering(config, cache) as known:
-        inputs = {f"{FILE}{name}": digest.of_file(path, known) for name, path in files.items()}
-        inputs |= _plugins(config, known) | _weights(config, checkpoint, known)
+        inputs = {f"{FILE}{name}": digest.of_file(path, known) for name, path in (files or {}).items()}
+        inputs |= _plugins(config.plugin_files, known)
+        inputs |= _weights(config, checkpoint, known) if weights else _tokenizer(config, known)
         if rows:
             inputs |= _preprocessed(config, known)
-    return _identity(stage, config, inputs, asked)
+    return _identity(stage, config, inputs, asked, also)
+
+
+def asked_again(
+    config: ExperimentConfig,
+    old: Identity,
+    checkpoint: Path | None,
+    *,
+    files: Mapping[str, Path] | None = None,
+    cache: DigestCache | None = None,
+) -> Identity:
+    """What an old request would be today, of this checkpoint; files it was given count as unchanged if not given."""
+    now = asked_identity(
+        old.stage,
+        config,
+        checkpoint,
+        benchmark=old.config.get("benchmark", {}).get("name", ""),
+        request=old.config.get("request", {}),
+        files=files,
+        rows="preprocess" in old.inputs,
+        weights="tokenizer" not in old.inputs,
+        also=_beside_recipe(config, old),
+        cache=cache,
+    )
+    given = {name: sha256 for name, sha256 in old.inputs.items() if name.startswith(FILE)}
+    return replace(now, inputs={**given, **now.inputs})
+
+
+def _beside_recipe(config: ExperimentConfig, old: Identity) -> list[str]:
+    """The keys, `section` or `section.key`, that an old request was keyed by beside those of its recipe."""
+    keys, found = RECIPES[old.stage].keys, list[str]()
+    for name, value in old.config.items():
+        section = getattr(config, name, None)
+        if isinstance(value, dict):
+            found += [f"{name}.{key}" for key in cast("dict[str, Any]", value) if hasattr(section, key)]
+        elif section is not None:
+            found.append(name)
+    return [key for key in found if key not in keys and key.partition(".")[0] not in keys]
 
 
 def _identity(
-    stage: str, config: ExperimentConfig, inputs: dict[str, str], asked: dict[str, Any] | None = None
+    stage: str,
+    config: ExperimentConfig,
+    inputs: dict[str, str],
+    asked: dict[str, Any] | None = None,
+    also: Sequence[str] = (),
 ) -> Identity:
     recipe = RECIPES[stage]
-    part = chosen(config.model_dump(mode="json"), recipe.keys, recipe.without)
+    settings = config.model_dump(mode="json")
+    if stage in ASKED_STAGES:
+        settings["trainer"]["seed"] = config.trainer.evaluation_seed
+    part = chosen(settings, (*recipe.keys, *also), recipe.without)
     return Identity(stage, recipe.version, {**part, **(asked or {})}, inputs)
 
 
@@ -220,26 +261,30 @@ def _preprocessed(config: ExperimentConfig, cache: DigestCache) -> dict[str, str
     directory = stage_directory(config, "preprocess", preprocess_identity(config, cache))
     outputs = store.outputs_digest(directory)
     if outputs is None:
-        raise StageError(WAITS, hint="run `grpo preprocess` with the same configuration first")
+        raise WaitsError(WAITS, hint="run `grpo preprocess` with the same configuration first")
     return {"preprocess": outputs}
 
 
 def _data(config: ExperimentConfig, cache: DigestCache) -> dict[str, str]:
     """Content where there are files, the words of the configuration where only a plugin knows what they mean."""
-    found = data_files(config.data).items()
+    found = data_files(config.data, config.plugins).items()
     return {
         key.replace("_path", "_data"): digest.of_tree(files, cache) if files else digest_of(getattr(config.data, key))
         for key, files in found
     }
 
 
-def _model(model_path: str, cache: DigestCache) -> str:
-    return digest.of_tree(model_files(model_directory(model_path)), cache)
+def _model(model_path: str, cache: DigestCache, key: str = "model.model_path") -> str:
+    return digest.of_tree(model_files(model_directory(model_path, key=key)), cache)
 
 
-def _plugins(config: ExperimentConfig, cache: DigestCache) -> dict[str, str]:
-    """One digest of the files' content in their order; nothing without plugins."""
-    paths = {str(index): Path(plugin).expanduser() for index, plugin in enumerate(config.plugins)}
+def _tokenizer(config: ExperimentConfig, cache: DigestCache) -> dict[str, str]:
+    return {"tokenizer": digest.of_tree(tokenizer_files(model_directory(config.model.model_path)), cache)}
+
+
+def _plugins(files: Sequence[str], cache: DigestCache) -> dict[str, str]:
+    """One digest of the files' content in their order; nothing without files."""
+    paths = {str(index): at_home(plugin) for index, plugin in enumerate(files)}
     for index, path in paths.items():
         if not path.is_file():
             raise ConfigError(f"plugins[{index}]: there is no file {path}", hint=f"paths start at {Path.cwd()}")
@@ -256,12 +301,7 @@ def _weights(config: ExperimentConfig, checkpoint: Path | None, cache: DigestCac
     return inputs
 
 
-def _benchmark(config: ExperimentConfig, name: str) -> dict[str, Any]:
-    settings = next((entry.config for entry in config.evaluation if entry.name == name), {})
-    return {"name": name, "config": settings}
-
-
-# Where stages write, and what there is of them.
+# Where stages write, and what is there.
 
 
 def stage_directory(config: ExperimentConfig, stage: str, identity: Identity) -> Path:
@@ -271,104 +311,47 @@ def stage_directory(config: ExperimentConfig, stage: str, identity: Identity) ->
     return store.directory_for(config.paths.stages, identity)
 
 
-def pipeline_status(config: ExperimentConfig, *, verify: bool = False) -> list[StageState]:
-    """Every stage in order, what there is of it, and why it is not `cached`. Runs nothing and downloads nothing new.
-
-    Evaluations, samples and inspections exist only if somebody asked for them: the newest of each is judged by asking
-    the same again of today's configuration and newest checkpoint.
-    """
-    root = Path(config.paths.stages)
-    cache = DigestCache(root)
-    preprocess = _state(config, "preprocess", lambda: preprocess_identity(config, cache), verify)
-    states = [preprocess, _train_state(config, preprocess, cache, verify)]
-    states += [_asked_state(config, stage, cache, verify) for stage in STAGES[2:]]
-    if root.is_dir():
-        cache.save()
-    return states
-
-
-def needs_work(states: list[StageState]) -> list[StageState]:
-    """The stages that `--check` objects to: not cached or running, and either of the pipeline or asked for before."""
-    return [
-        state
-        for state in states
-        if state.status not in ("cached", "running") and (state.stage in STAGES[:2] or state.status != "missing")
-    ]
-
-
-def _state(config: ExperimentConfig, stage: str, identify: Callable[[], Identity], verify: bool) -> StageState:
-    """A stage's state; one whose identity cannot be made, since something it reads is missing, says what."""
+def refuse_no_directory(key: str, path: str) -> None:
+    """ConfigError if the path of a key leads to something that is no directory, or can be none."""
     try:
-        identity = identify()
-    except GrpoError as error:
-        return _blocked(config, stage, [error.message])
-    return store.state(identity, stage_directory(config, stage, identity), verify=verify)
+        usable = stat.S_ISDIR(Path(path).stat().st_mode)
+    except FileNotFoundError:
+        usable = True  # it will be made
+    except OSError as error:
+        raise ConfigError(f"{key}: {error.strerror}: {path[:80]}", hint="give another directory") from error
+    if not usable:
+        raise ConfigError(f"{key}: {path} is there, and no directory", hint="give another directory")
 
 
-def _blocked(config: ExperimentConfig, stage: str, reasons: list[str]) -> StageState:
-    """`stale` if there is anything of the stage, else `missing`."""
+def look(
+    config: ExperimentConfig,
+    stage: str,
+    identify: Callable[[DigestCache], Identity],
+    *,
+    cache: DigestCache | None = None,
+    verify: bool = False,
+) -> StageState:
+    """What there is of a stage. Nothing is written, nothing is downloaded.
+
+    Of one that reads what is still on the hub, or what preprocess has yet to write, that is the reason.
+    """
+    try:
+        with looking():
+            identity = identify(cache or DigestCache(Path(config.paths.stages)))
+    except (NotHereError, WaitsError) as error:
+        return blocked(config, stage, [error.message])
+    goes_on = run_goes_on(config) if stage == "train" else store.never
+    found = store.state(identity, stage_directory(config, stage, identity), verify=verify, goes_on=goes_on)
+    if stage == "preprocess" and found.status not in ("cached", "running"):
+        return replace(found, reasons=[*found.reasons, *loader_for(config.data, config.plugins).downloads()])
+    return found
+
+
+def blocked(config: ExperimentConfig, stage: str, reasons: list[str]) -> StageState:
+    """A stage that cannot be told from what is here: `stale` if there is anything of it, else `missing`."""
+    directory = Path(config.trainer.output_dir) if stage == "train" else Path(config.paths.stages) / stage
     if stage == "train":
-        directory = Path(config.trainer.output_dir)
-        there = (directory / IDENTITY_FILE).exists()
+        there = os.access(directory / IDENTITY_FILE, os.F_OK)  # False for a name that no file can have
     else:
-        directory = Path(config.paths.stages) / stage
-        there = any(store.entries(config.paths.stages, stage))
+        there = any(store.entries(directory.parent, stage))
     return StageState(stage, directory, "stale" if there else "missing", reasons)
-
-
-def _train_state(config: ExperimentConfig, upstream: StageState, cache: DigestCache, verify: bool) -> StageState:
-    if upstream.status == "cached":
-        return _state(config, "train", lambda: train_identity(config, cache), verify)
-    directory = Path(config.trainer.output_dir)
-    worker = locks.running(directory)
-    if worker is not None:
-        return StageState("train", directory, "running", [worker])
-    try:
-        owner = read_identity(directory)
-        preprocessed = {"preprocess": owner.inputs.get("preprocess", "")} if owner else {}
-        changes = differences(owner, _train_identity(config, preprocessed, cache)) if owner else []
-    except GrpoError as error:
-        changes = [error.message]
-    return _blocked(config, "train", [WAITS, *changes])
-
-
-def _asked_state(config: ExperimentConfig, stage: str, cache: DigestCache, verify: bool) -> StageState:
-    newest = next(store.finished(config.paths.stages, stage), None)
-    if newest is None:
-        return StageState(stage, Path(config.paths.stages) / stage, "missing", ["nobody asked for it yet"])
-    checkpoint = target(config).directory
-    return _state(config, stage, lambda: _asked_again(config, newest, checkpoint, cache), verify)
-
-
-def _asked_again(config: ExperimentConfig, old: Identity, checkpoint: Path | None, cache: DigestCache) -> Identity:
-    """What an old request would be today, of another checkpoint; files it was given count as unchanged."""
-    asked: dict[str, Any] = {"request": old.config.get("request", {})}
-    if "benchmark" in old.config:
-        asked["benchmark"] = _benchmark(config, old.config["benchmark"]["name"])
-    now = _asked_identity(old.stage, config, checkpoint, asked, {}, rows="preprocess" in old.inputs, cache=cache)
-    files = {name: sha256 for name, sha256 in old.inputs.items() if name.startswith(FILE)}
-    return replace(now, inputs={**now.inputs, **files})
-
-
-def unused(config: ExperimentConfig) -> Callable[[Identity], list[str]]:
-    """For `gc`: why this configuration would never find an entry again; empty if it would.
-
-    Results of any checkpoint stay as long as the same request would be answered in the same way.
-    """
-    cache = DigestCache(Path(config.paths.stages))
-    current = preprocess_identity(config, cache)
-
-    def reasons(old: Identity) -> list[str]:
-        if old.stage == "preprocess":
-            return differences(old, current)
-        if old.stage not in STAGES:
-            return [f"there is no stage {old.stage}"]
-        try:
-            now = _asked_again(config, old, None, cache)
-        except StageError:
-            return []  # preprocess is not complete: nobody can tell yet
-        weights = {name: old.inputs[name] for name in ("checkpoint", "model") if name in old.inputs}
-        others = {name: sha256 for name, sha256 in now.inputs.items() if name not in ("checkpoint", "model")}
-        return differences(old, replace(now, inputs={**others, **weights}))
-
-    return reasons

@@ -6,32 +6,32 @@ Nothing heavy is imported while the arrays are there already.
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import plan
-from pipelines.config import DataConfig, ExperimentConfig
+from pipelines.config import ExperimentConfig
 from pipelines.errors import DataError, GrpoError
+from pipelines.files import at_home
+from pipelines.hub import looking
 from pipelines.rows import sources
+from pipelines.rows.loaders.registry import loader_for
 from pipelines.stages import store
+from pipelines.stages.digest import DigestCache
 from pipelines.stages.store import StageResult, StageState
 
 if TYPE_CHECKING:
-    from pipelines.rows.chat import ChatEncoder, EncodedRow
+    from pipelines.rows.blocks import Tally
     from pipelines.rows.encode import EncoderSpec
     from pipelines.rows.fingerprints import Fingerprints
-    from pipelines.rows.sources import ReadReport, SplitRow
 
 SPLITS = ("train", "val")
-STATED = ("read", "kept", "truncated", "without_completion", "mcq", "code", "preopened", "unknown_tokens")
 
-Progress = Callable[[int], None]
-"""Called with the number of rows done so far, after every thousand."""
-PROGRESS_ROWS = 1_000
+Progress = Callable[[str, int, float | None], None]
+"""Called now and then with the source (train or val), its rows so far, and how much of it they are, from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -43,28 +43,6 @@ class Preview:
     prompt_tokens: int
     completion_tokens: int
     preopened: bool
-
-
-@dataclass
-class Tally:
-    """What became of the rows of one split."""
-
-    counts: Counter[str] = field(default_factory=Counter[str])
-    dropped: Counter[str] = field(default_factory=Counter[str])
-
-    def add(self, item: SplitRow, encoded: EncodedRow, unknown_id: int | None) -> None:
-        """Count a row that is kept."""
-        row = item.row
-        self.counts["kept"] += 1
-        self.counts["without_completion"] += row.completion is None
-        self.counts["mcq"] += row.is_mcq
-        self.counts["code"] += row.is_code
-        self.counts["preopened"] += encoded.preopened
-        self.counts["unknown_tokens"] += unknown_id in encoded.prompt or unknown_id in encoded.completion
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON, every count present."""
-        return {**{name: self.counts[name] for name in STATED}, "dropped": dict(self.dropped)}
 
 
 def run(
@@ -80,6 +58,7 @@ def run(
 
     DataError, and nothing written, for rows that cannot be used.
     """
+    plan.refuse_no_directory("paths.stages", config.paths.stages)
     identity, directory = _place(config)
     result = store.run_stage(
         identity, directory, lambda place: _work(config, place, progress), force=force, verify=verify
@@ -88,24 +67,33 @@ def run(
         if prefix is not None:
             from pipelines.tokens.export import export_split
 
-            export_split(directory, split, Path(prefix))
+            export_split(directory, split, at_home(prefix))
     return result
 
 
 def state(config: ExperimentConfig, *, verify: bool = False) -> StageState:
-    """What `run` would find; nothing is done."""
-    return store.state(*_place(config), verify=verify)
+    """What `run` would find; nothing is done, nothing is written."""
+    return plan.look(config, "preprocess", lambda cache: _place(config, cache)[0], verify=verify)
 
 
+@looking()
 def preview(config: ExperimentConfig) -> Preview:
-    """Render the first usable training row; reads no more than it must."""
-    encoder, _ = _encoder(config)
-    first = next((item.row for item in sources.split_rows(config.data) if item.split == "train"), None)
-    if first is None:
-        raise DataError("there is no training row", hint="lower data.val_fraction")
-    encoded = encoder.encode([first])[0]
-    lengths = len(encoded.prompt), len(encoded.completion)
-    return Preview(first.source, encoder.render(first), *lengths, encoded.preopened)
+    """Render the first usable training row; reads no more than it must.
+
+    NotHereError where that would have to be downloaded.
+    """
+    from pipelines.rows.encode import RowEncoder
+    from pipelines.rows.records import Row
+    from pipelines.rows.sources import ReadReport, split_of
+
+    encoder = RowEncoder(_spec(config))
+    chunks = encoder.loader.cut(encoder.loader.sources()["train"])
+    for found in (row for chunk in chunks for row in encoder.usable_rows(chunk, ReadReport())):
+        row, tokens = encoder.tokenised([found])[0]
+        if split_of(row, "train", config.data) == "train":
+            text = encoder.chat.render(row) if isinstance(found, Row) else encoder.chat.tokenizer.decode(tokens.prompt)
+            return Preview(row.source, text, len(tokens.prompt), len(tokens.completion), tokens.preopened)
+    raise DataError("there is no training row", hint="lower data.val_fraction")
 
 
 def long_references(result: StageResult, most_tokens: int) -> dict[str, int]:
@@ -116,20 +104,17 @@ def long_references(result: StageResult, most_tokens: int) -> dict[str, int]:
     return {split: longer_than(TokenDataset(result.directory, split), most_tokens) for split in SPLITS}
 
 
-def _place(config: ExperimentConfig) -> tuple[Any, Path]:
-    sources.check_sources(config.data)
-    identity = plan.preprocess_identity(config)
+def _place(config: ExperimentConfig, cache: DigestCache | None = None) -> tuple[Any, Path]:
+    sources.check_sources(loader_for(config.data, config.plugins))
+    identity = plan.preprocess_identity(config, cache)
     return identity, plan.stage_directory(config, "preprocess", identity)
 
 
-def _encoder(config: ExperimentConfig) -> tuple[ChatEncoder, EncoderSpec]:
-    from pipelines.models.load import load_tokenizer
-    from pipelines.rows.chat import ChatEncoder
+def _spec(config: ExperimentConfig) -> EncoderSpec:
     from pipelines.rows.encode import EncoderSpec
 
     tags = (config.generation.think_start_tag, config.generation.think_end_tag)
-    spec = EncoderSpec(config.model.model_path, config.data.system_prompt, tags)
-    return ChatEncoder(load_tokenizer(spec.model_path), spec.system_prompt, spec.tags), spec
+    return EncoderSpec(config.model.model_path, config.data, tags, config.plugins)
 
 
 def _work(config: ExperimentConfig, directory: Path, progress: Progress | None) -> dict[str, Any]:
@@ -141,60 +126,44 @@ def _work(config: ExperimentConfig, directory: Path, progress: Progress | None) 
 
 
 def _write(config: ExperimentConfig, directory: Path, progress: Progress | None) -> dict[str, Any]:
+    from pipelines.rows.blocks import Tally, token_dtype
     from pipelines.rows.encode import encode_stream
     from pipelines.rows.fingerprints import Fingerprints
-    from pipelines.tokens.arrays import token_dtype
     from pipelines.tokens.dataset import SplitWriter
 
-    encoder, spec = _encoder(config)
-    vocabulary = encoder.vocabulary_size
-    dtype = token_dtype(vocabulary)
-    reports: dict[str, ReadReport] = {}
+    loader = loader_for(config.data, config.plugins)
+    read = loader.sources()
+    reports = {origin: sources.ReadReport() for origin in read}
     tallies, seen = {split: Tally() for split in SPLITS}, Fingerprints()
+    writers: dict[str, SplitWriter] = {}
+    vocabulary = 0
+    tasks = ((origin, chunk) for origin, path in read.items() for chunk in sources.told(loader.cut(path), loader))
     with ExitStack() as opened:
-        writers = {split: opened.enter_context(closing(SplitWriter(directory, split, dtype))) for split in SPLITS}
-        rows = encode_stream(sources.split_rows(config.data, reports), encoder, spec)
-        for done, (item, encoded) in enumerate(rows, start=1):
-            tally = tallies[item.split]
-            tally.counts["read"] += 1
-            prompt = _fitted(encoded.prompt, item, config.data, tally)
-            if prompt is not None:
-                tally.add(item, encoded, encoder.unknown_id)
-                seen.add(item.split, item.row)
-                writer = writers[item.split]
-                writer.append(_placed(item), prompt, encoded.completion, preopened=encoded.preopened)
-            if progress is not None and done % PROGRESS_ROWS == 0:
-                progress(done)
-    _refuse_empty(tallies["train"])
-    _refuse_leakage(seen, directory)
-    bad = {origin: dict(report.bad) for origin, report in reports.items() if report.bad}
+        for done in opened.enter_context(closing(encode_stream(tasks, _spec(config)))):
+            if done.error is not None:
+                raise done.error
+            vocabulary = done.vocabulary
+            for split in () if writers else SPLITS:
+                writer = SplitWriter(directory, split, token_dtype(vocabulary))
+                writers[split] = opened.enter_context(closing(writer))
+            reports[done.origin].add(done.report)
+            for split, block in done.blocks.items():
+                writers[split].extend(block)
+                tallies[split].add(block.tally)
+                seen.add(split, block.fingerprints)
+            if progress is not None:
+                progress(done.origin, reports[done.origin].read, done.position)
+    for origin, path in read.items():
+        reports[origin].finish(path)
+    _refuse_empty(tallies)
+    _refuse_leakage(seen, directory, read)
     return {
         **{split: _account(directory, split, tallies[split], seen) for split in SPLITS},
-        "bad_rows": bad,
+        "bad_rows": {origin: dict(report.bad) for origin, report in reports.items() if report.bad},
+        "bad_places": {origin: report.places for origin, report in reports.items() if report.bad},
         "vocabulary": vocabulary,
-        "dtype": str(dtype),
+        "dtype": str(token_dtype(vocabulary)),
     }
-
-
-def _fitted(prompt: list[int], item: SplitRow, data: DataConfig, tally: Tally) -> list[int] | None:
-    """The prompt as `data.long_prompts` wants it; None if it is dropped."""
-    if len(prompt) <= data.max_prompt_len:
-        return prompt
-    if data.long_prompts == "error":
-        raise DataError(
-            f"{item.row.source}: the prompt has {len(prompt)} tokens, data.max_prompt_len is {data.max_prompt_len}",
-            hint="raise data.max_prompt_len, or set data.long_prompts to drop or truncate_left",
-        )
-    if data.long_prompts == "drop":
-        tally.dropped[f"prompt longer than {data.max_prompt_len} tokens"] += 1
-        return None
-    tally.counts["truncated"] += 1
-    return prompt[-data.max_prompt_len :]
-
-
-def _placed(item: SplitRow) -> Any:
-    """The row with its source by name, `train:12`: what is written must not depend on where the file lies."""
-    return replace(item.row, source=f"{item.origin}:{item.row.source.rpartition(':')[2]}")
 
 
 def _account(directory: Path, split: str, tally: Tally, seen: Fingerprints) -> dict[str, Any]:
@@ -205,13 +174,18 @@ def _account(directory: Path, split: str, tally: Tally, seen: Fingerprints) -> d
     return {**tally.as_dict(), "duplicates": seen.duplicates(split), **lengths}
 
 
-def _refuse_empty(tally: Tally) -> None:
-    if not tally.counts["kept"]:
-        why = "; ".join(f"{rows} {reason}" for reason, rows in tally.dropped.items()) or "none was read"
-        raise DataError(f"no training row is left of {tally.counts['read']}: {why}", hint="raise data.max_prompt_len")
+def _refuse_empty(tallies: dict[str, Tally]) -> None:
+    tally = tallies["train"]
+    if tally.counts["kept"]:
+        return
+    if not tally.dropped:
+        rows = tallies["val"].counts["read"]
+        raise DataError(f"data.val_fraction: all {rows} rows became validation rows", hint="lower it, or add rows")
+    why = "; ".join(f"{rows} {reason}" for reason, rows in tally.dropped.items())
+    raise DataError(f"no training row is left of {tally.counts['read']}: {why}", hint="raise data.max_prompt_len")
 
 
-def _refuse_leakage(seen: Fingerprints, directory: Path) -> None:
+def _refuse_leakage(seen: Fingerprints, directory: Path, read: dict[str, str]) -> None:
     from pipelines.tokens.dataset import TokenDataset
 
     leaked = seen.leaked()
@@ -219,9 +193,11 @@ def _refuse_leakage(seen: Fingerprints, directory: Path) -> None:
         return
     first = int(leaked[0])
     val, train = TokenDataset(directory, "val"), TokenDataset(directory, "train")
-    twin = train.row(seen.index_of("train", "val", first)).source
+    twin = train.row(seen.index_of("train", "val", first))
+    places = (
+        f"{read[origin]}:{line}" for origin, _, line in (row.source.partition(":") for row in (val.row(first), twin))
+    )
     raise DataError(
-        f"{len(leaked)} of {len(val)} validation rows ask what a training row asks, "
-        f"such as line {val.row(first).source} and line {twin}",
+        f"{len(leaked)} of {len(val)} validation rows ask what a training row asks, such as {' and '.join(places)}",
         hint="remove them from one of the files, or leave data.val_path out and set data.val_fraction",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,10 @@ from pipelines.config import ExperimentConfig
 from pipelines.evaluation.targets import STARTING_MODEL, Target
 from pipelines.plugins import load_plugins
 from pipelines.rewards import RewardComposer
+from pipelines.rewards.code import sandbox_used
 from pipelines.rows.records import Row, to_json
-from pipelines.stages import store
+from pipelines.stages import requests, store
+from pipelines.stages.digest import DigestCache
 from pipelines.stages.identity import Identity, digest_of
 from pipelines.stages.store import StageResult, StageState
 
@@ -43,10 +45,15 @@ class Request:
 
 
 def run(
-    config: ExperimentConfig, request: Request, *, target: Target = STARTING_MODEL, force: bool = False
+    config: ExperimentConfig,
+    request: Request,
+    *,
+    target: Target = STARTING_MODEL,
+    force: bool = False,
+    verify: bool = False,
 ) -> StageResult:
     """Complete the prompts and reward the completions, or find them done; `records` reads them."""
-    load_plugins(config.plugins)
+    load_plugins(config.plugin_files)
     composer = RewardComposer(config.rewards, max_failure_fraction=1.0)  # here a failure is shown, and ends nothing
     identity = identity_of(config, request, target)
     directory = plan.stage_directory(config, "sample", identity)
@@ -54,23 +61,28 @@ def run(
     def work(place: Path) -> dict[str, Any]:
         from pipelines import backend
 
-        backend.prepare(max(0, config.trainer.seed))
+        backend.prepare(config.trainer.evaluation_seed)
         found, seconds = [], 0.0
-        for batch in _completed(config, request, target.load(config)):
+        loaded = target.load(config)
+        for batch in _completed(config, request, loaded, _prompts(config, request, loaded)):
             found += _records(batch, composer)
             seconds += batch.rollouts.seconds
         with (place / SAMPLES_FILE).open("w", encoding="utf-8") as stream:
             stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in found)
         tokens = sum(record["tokens"] for record in found)
-        return {"completions": len(found), "tokens": tokens, "tokens_per_second": tokens / seconds}
+        speed = {"completions": len(found), "tokens": tokens, "tokens_per_second": tokens / seconds}
+        return speed | sandbox_used(config.rewards)
 
-    return store.run_stage(identity, directory, work, force=force)
+    result = store.run_stage(identity, directory, work, force=force, verify=verify)
+    requests.note(directory, target.words)
+    return result
 
 
-def state(config: ExperimentConfig, request: Request, target: Target = STARTING_MODEL) -> StageState:
-    """What `run` would find; nothing is done."""
-    identity = identity_of(config, request, target)
-    return store.state(identity, plan.stage_directory(config, "sample", identity))
+def state(
+    config: ExperimentConfig, request: Request, target: Target = STARTING_MODEL, *, verify: bool = False
+) -> StageState:
+    """What `run` would find; nothing is done, nothing is written."""
+    return plan.look(config, "sample", lambda cache: identity_of(config, request, target, cache), verify=verify)
 
 
 def records(result: StageResult) -> Iterator[dict[str, Any]]:
@@ -80,7 +92,9 @@ def records(result: StageResult) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def identity_of(config: ExperimentConfig, request: Request, target: Target) -> Identity:
+def identity_of(
+    config: ExperimentConfig, request: Request, target: Target, cache: DigestCache | None = None
+) -> Identity:
     """Keyed by the prompts' content or number, the settings, the rewards and the model."""
     asked: dict[str, Any] = {
         "samples": request.samples,
@@ -88,23 +102,53 @@ def identity_of(config: ExperimentConfig, request: Request, target: Target) -> I
         "max_tokens": request.max_tokens,
     }
     if not request.prompts:
-        return plan.sample_identity(config, target.directory, request=asked | {"rows": request.rows})
-    texts = [json.loads(to_json(row)) | {"source": ""} for row in request.prompts]
-    asked |= {"prompts": digest_of(texts), "system_prompt": config.data.system_prompt}
-    return plan.sample_identity(config, target.directory, request=asked, rows=False)
+        asked["rows"] = request.rows
+        return plan.asked_identity("sample", config, target.directory, request=asked, cache=cache)
+    asked["prompts"] = digest_of([json.loads(to_json(row)) | {"source": ""} for row in request.prompts])
+    also = ("data.system_prompt",)
+    return plan.asked_identity("sample", config, target.directory, request=asked, rows=False, also=also, cache=cache)
 
 
-def _completed(config: ExperimentConfig, request: Request, loaded: LoadedModel) -> Iterator[Completed]:
+class Conversation:
+    """A model that stays loaded and is asked one thing after the other; nothing is stored.
+
+    The same prompt asked again is answered by other random numbers.
+    """
+
+    def __init__(self, config: ExperimentConfig, request: Request, target: Target) -> None:
+        from pipelines import backend
+
+        load_plugins(config.plugin_files)
+        backend.prepare(config.trainer.evaluation_seed)
+        self.config, self.request = config, request
+        self.loaded = target.load(config)
+        self._composer = RewardComposer(config.rewards, max_failure_fraction=1.0)
+        self._asked = 0
+
+    def ask(self, text: str) -> list[dict[str, Any]]:
+        """Records as in `samples.jsonl`, `request.samples` of them."""
+        from pipelines.evaluation.questions import rendered
+
+        [prompt] = rendered(self.loaded.tokenizer, [Row(text, source="a terminal")], self.config)
+        prompt = replace(prompt, index=self._asked)
+        self._asked += 1
+        [batch] = _completed(self.config, self.request, self.loaded, [prompt])
+        return list(_records(batch, self._composer))
+
+
+def _completed(
+    config: ExperimentConfig, request: Request, loaded: LoadedModel, prompts: Sequence[Prompt]
+) -> Iterator[Completed]:
     from pipelines.evaluation.completions import complete
 
     temperature = config.generation.temperature if request.temperature is None else request.temperature
     return complete(
         loaded,
-        _prompts(config, request, loaded),
+        prompts,
         config.generation.model_copy(update={"temperature": temperature}),
         group_size=request.samples,
         max_tokens=request.max_tokens or config.data.max_gen_len,
-        seed=max(0, config.trainer.seed),
+        seed=config.trainer.evaluation_seed,
         purpose="sample",
     )
 

@@ -6,14 +6,19 @@ Data flows rows -> tokens -> prompts -> rollouts -> regions -> rewards -> advant
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from pipelines import plan
-from pipelines.config import ExperimentConfig
-from pipelines.errors import ConfigError, GrpoError, StageError
+from pipelines.config import ExperimentConfig, check_layer_ranges
+from pipelines.errors import ConfigError, GrpoError, ModelError, StageError
+from pipelines.files import read_json
+from pipelines.hub import NotHereError, looking
+from pipelines.models.locate import model_directory
 from pipelines.plugins import load_plugins
-from pipelines.stages import store
+from pipelines.stages import locks, store
 from pipelines.stages.explain import differences
 from pipelines.stages.identity import Identity, read_identity
 from pipelines.stages.store import StageResult, StageState, Unfinished
@@ -21,7 +26,7 @@ from pipelines.stages.store import StageResult, StageState, Unfinished
 if TYPE_CHECKING:
     from pipelines.training.options import Options
 
-UNRECORDED = ("train.log", "wandb/*", "tensorboard/*")
+UNRECORDED = ("train.log", "*.html", "wandb/*", "tensorboard/*")
 """Files of a run that may change after it is complete."""
 
 
@@ -47,7 +52,7 @@ def run(
     identity = plan.train_identity(config)
     directory = plan.stage_directory(config, "train", identity)
     if options is not None:
-        _refuse_foreign_checkpoint(Path(options.resume), identity)
+        _refuse_foreign_checkpoint(Path(options.resume), identity, plan.run_goes_on(config))
     return store.run_stage(
         identity,
         directory,
@@ -57,15 +62,16 @@ def run(
         verify=verify,
         resumable=True,
         unrecorded=(*UNRECORDED, f"{PurePath(config.checkpointing.checkpoint_dir).as_posix()}/.lock"),
+        goes_on=plan.run_goes_on(config),
     )
 
 
-def _refuse_foreign_checkpoint(checkpoint: Path, identity: Identity) -> None:
+def _refuse_foreign_checkpoint(checkpoint: Path, identity: Identity, goes_on: store.GoesOn) -> None:
     """`StageError` for a checkpoint directory inside a run with another identity: its weights would pass for ours."""
     if not checkpoint.is_dir():
         return
     owner = next((found for place in checkpoint.resolve().parents if (found := read_identity(place))), identity)
-    if owner != identity:
+    if owner != identity and not goes_on(owner, identity):
         shown = "\n".join(f"  {line}" for line in differences(owner, identity))
         raise StageError(
             f"train: {checkpoint} is a checkpoint of a run with other settings or inputs:\n{shown}",
@@ -74,9 +80,8 @@ def _refuse_foreign_checkpoint(checkpoint: Path, identity: Identity) -> None:
 
 
 def state(config: ExperimentConfig, *, verify: bool = False) -> StageState:
-    """What `run` would find."""
-    identity = plan.train_identity(config)
-    return store.state(identity, plan.stage_directory(config, "train", identity), verify=verify)
+    """What `run` would find; nothing is written."""
+    return plan.look(config, "train", partial(plan.train_identity, config), verify=verify)
 
 
 def is_finished(config: ExperimentConfig, *, verify: bool = False) -> bool:
@@ -84,19 +89,61 @@ def is_finished(config: ExperimentConfig, *, verify: bool = False) -> bool:
     try:
         return state(config, verify=verify).status == "cached"
     except StageError:
-        return False  # preprocess is not complete
+        return False  # what preprocess wrote cannot be read
+
+
+@looking()
+def forecast(config: ExperimentConfig) -> dict[str, Any]:
+    """What the run would take: `memory` and `time`, each as plain JSON, with `unknown` and why where it cannot be told.
+
+    Nothing is computed (but what `training.unloaded` says), written or downloaded.
+    """
+    from pipelines.training import forecast
+
+    found = plan.look(config, "preprocess", partial(plan.preprocess_identity, config))
+    own = state(config)
+    metrics = own.directory / "metrics.jsonl" if own.status in ("cached", "partial") else Path()
+    load_plugins(config.plugin_files)
+    try:
+        memory = forecast.memory(config, found.directory if found.status == "cached" else None)
+    except NotHereError as error:
+        memory = {"unknown": error.message}
+    return {"memory": memory, "time": forecast.duration(config, metrics)}
+
+
+def probe(config: ExperimentConfig) -> dict[str, Any]:
+    """Make the worst update of the run and throw it away: what it took, beside `forecast`. preprocess must be complete.
+
+    Only the memory of this process changes. TrainingError where it does not fit.
+    """
+    from pipelines.training.forecast import longest_duration
+    from pipelines.training.probe import probe
+
+    check(config)
+    foreseen = forecast(config)
+    tokens = plan.stage_directory(config, "preprocess", plan.preprocess_identity(config))
+    with locks.reading(tokens):
+        found = probe(config, tokens)
+    measured = {"peak_gb": found.peak / 1e9, "update_seconds": found.seconds}
+    return foreseen | {"measured": measured, "time": longest_duration(config, found.seconds)}
 
 
 def check(config: ExperimentConfig) -> None:
-    """Everything that can be told before any work: plugins, algorithm, rewards. ConfigError names the key."""
+    """Everything that can be told before any work: trackers, plugins, algorithm, rewards. ConfigError names the key."""
+    from pipelines.monitoring.trackers import require_packages
     from pipelines.rewards import RewardComposer
     from pipelines.training import algorithms
 
-    load_plugins(config.plugins)
+    _check_directories(config)
+    _check_layers(config)
+    _check_best_metric(config.best_metric)
+    require_packages(config.monitoring)
+    load_plugins(config.plugin_files)
     algorithm = algorithms.create(config.trainer)
     if not algorithm.uses_rollouts:
         return
     RewardComposer(config.rewards)
+    _check_evaluation(config)
     if config.generation.temperature == 0:
         raise ConfigError(
             "generation.temperature: 0 gives every completion of a prompt the same text, so nothing can be learnt",
@@ -104,17 +151,73 @@ def check(config: ExperimentConfig) -> None:
         )
 
 
+def _check_layers(config: ExperimentConfig) -> None:
+    """Ranges of layers against the depth that the model's own configuration states, where it does."""
+    try:
+        directory = model_directory(config.model.model_path)
+    except NotHereError:
+        return  # told once it is
+    reference = config.model.ref_model_path
+    if reference is not None and config.trainer.grpo_beta and not config.model.use_lora:
+        with suppress(NotHereError):
+            model_directory(reference, key="model.ref_model_path")
+    stated = read_json(directory / "config.json", ModelError) or {}
+    layers = stated.get("num_hidden_layers") if isinstance(stated, dict) else None
+    if isinstance(layers, int):
+        check_layer_ranges(config, layers)
+
+
+def _check_best_metric(name: str) -> None:
+    from pipelines.monitoring.names import is_known, meant
+
+    if not is_known(name):
+        raise ConfigError(
+            f"checkpointing.best_metric: no run logs {name}{meant(name)}",
+            hint="docs/metrics.md lists what runs log; auto is the accuracy of the first benchmark, or the reward",
+        )
+
+
+def _check_directories(config: ExperimentConfig) -> None:
+    plan.refuse_no_directory("trainer.output_dir", config.trainer.output_dir)
+    plan.refuse_no_directory("paths.stages", config.paths.stages)
+
+
+def _check_evaluation(config: ExperimentConfig) -> None:
+    """ConfigError for benchmarks that cannot be scored on the way, and for a best metric that only they could give."""
+    from pipelines.evaluation.entries import check_entries
+    from pipelines.evaluation.registry import EvaluatorRegistry
+
+    if config.trainer.eval_every and not config.evaluation:
+        raise ConfigError(
+            f"trainer.eval_every: {config.trainer.eval_every}, and evaluation names no benchmark",
+            hint="add one, such as evaluation: [{name: exact_match}], or set trainer.eval_every to 0",
+        )
+    if config.trainer.eval_every:
+        check_entries(config.evaluation, config.generation)
+        return
+    for index, entry in enumerate(config.evaluation):  # what only eval will need is told wrong now, too
+        EvaluatorRegistry.create(entry.name, entry.config, where=f"evaluation[{index}]")
+    if config.best_metric.startswith("eval/"):
+        raise ConfigError(
+            f"checkpointing.best_metric: {config.best_metric} is only known where trainer.eval_every is set",
+            hint="set trainer.eval_every, such as 10, or checkpointing.best_metric to auto",
+        )
+
+
 def _work(config: ExperimentConfig, directory: Path, options: Options | None) -> dict[str, Any] | Unfinished:
     from pipelines import backend
+    from pipelines.evaluation.entries import conditions
+    from pipelines.rewards.code import sandbox_used
     from pipelines.training.options import Options
     from pipelines.training.run import describe, train
 
     check(config)
     backend.prepare()
     tokens = plan.stage_directory(config, "preprocess", plan.preprocess_identity(config))
-    outcome = train(config, directory, tokens, options or Options())
+    with locks.reading(tokens):
+        outcome = train(config, directory, tokens, options or Options())
     if outcome.status == "interrupted":
         where = f"after step {outcome.step}; {directory} holds its checkpoint" if outcome.step else "before step 1"
         raise InterruptedRunError(f"interrupted {where}", hint="the same command goes on from there")
-    summary = describe(outcome)
-    return summary if outcome.status == "finished" else Unfinished(summary)
+    summary = describe(outcome) | sandbox_used(config.rewards) | conditions(config)
+    return summary if outcome.status in ("finished", "stopped early") else Unfinished(summary)

@@ -12,9 +12,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("grpo_cli", "pipelines")
-STAGE_FILES = {"preprocess", "train", "evaluate", "sample", "inspect_rewards", "report"}
+STAGE_FILES = {"preprocess", "train", "evaluate", "sample", "inspect_rewards", "report", "export", "serve"}
 ROOMS_DOWNWARDS = (
-    *(STAGE_FILES | {"checkup"},),
+    *(STAGE_FILES | {"checkup", "preflight", "status"},),
+    {"reports"},
+    {"cards"},
     {"plan"},
     {"stages"},
     {"training"},
@@ -29,7 +31,7 @@ ROOMS_DOWNWARDS = (
     {"monitoring"},
     {"config"},
     {"backend"},
-    {"blas", "plugins", "bundled", "files"},
+    {"blas", "plugins", "bundled", "files", "hub"},
     {"errors"},
 )
 """A room imports itself and what is further down; rooms of one line do not know each other."""

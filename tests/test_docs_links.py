@@ -6,9 +6,6 @@ from pathlib import Path
 import pytest
 
 from grpo_cli.app import COMMANDS
-from grpo_cli.unfinished import UNFINISHED as UNFINISHED_COMMANDS
-from pipelines.config.unfinished import UNFINISHED as UNFINISHED_SETTINGS
-from pipelines.evaluation.registry import UNFINISHED as UNFINISHED_BENCHMARKS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -68,16 +65,5 @@ def test_every_page_can_be_reached_from_the_readme():
     assert not set(PAGES) - reached
 
 
-def test_the_readme_lists_every_command_and_its_state():
-    rows = re.findall(r"^\| `([\w-]+)` \|.*\| ([\w ]+) \|$", README, re.MULTILINE)
-    state = {name: "not built yet" if name in UNFINISHED_COMMANDS else "works" for name in COMMANDS}
-    assert rows == list(state.items())
-
-
-def test_the_readme_names_every_gap():
-    section = README.partition("## What does not work yet")[2].partition("\n## ")[0]
-    named = set(re.findall(r"`([\w.]+)`", section)) | set(re.findall(r"`grpo (\w+)`", section))
-    gaps = {row.key for row in UNFINISHED_SETTINGS} | set(UNFINISHED_COMMANDS) | set(UNFINISHED_BENCHMARKS)
-    assert gaps <= named
-    keys = {name for name in named if "." in name}
-    assert keys <= {row.key for row in UNFINISHED_SETTINGS}, "these work now"
+def test_the_readme_lists_every_command():
+    assert re.findall(r"^\| `([\w-]+)` \|", README, re.MULTILINE) == list(COMMANDS)

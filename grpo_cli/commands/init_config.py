@@ -40,10 +40,13 @@ def init_config(
     """
     from pipelines.config.loader import resolve
     from pipelines.config.templates import render_template
+    from pipelines.models.locate import local_model, num_layers
 
     voice = Output(json=json, quiet=quiet, verbose=verbose)
     base = resolve(config or [], overrides or [], {}).config
-    text = render_template(template, model_path=model_path, data_path=data_path, base=base)
+    model = local_model(model_path or base.model.model_path)
+    depth = None if model is None else num_layers(model)
+    text = render_template(template, model_path=model_path, data_path=data_path, base=base, num_layers=depth)
     _write(output, text, force=force)
     written = resolve([output], [], {})
     for warning in written.warnings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,14 +18,18 @@ from grpo_cli.options import (
     Overrides,
     Quiet,
     Verbose,
+    Verify,
 )
-from grpo_cli.output import Output, cell
+from grpo_cli.output import Output, count
+from grpo_cli.rewards_view import show
+from grpo_cli.stages_view import show_states
 
 if TYPE_CHECKING:
-    from pipelines.stages.store import StageResult
+    from pipelines.config import ExperimentConfig
+    from pipelines.inspect_rewards import Request
 
-SHOWN_ROWS = 20
-EXCERPT = 48
+
+GOLD_ROWS, SAMPLED_ROWS = 200, 50
 
 
 def inspect_rewards(
@@ -35,11 +39,23 @@ def inspect_rewards(
         Path | None,
         typer.Option(metavar="FILE", help='Score these: JSONL rows as in the data set plus "generated".'),
     ] = None,
-    samples: Annotated[bool, typer.Option("--samples", help="Score fresh samples of the model.")] = False,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples", "-n", min=1, metavar="N", help="Score so many fresh samples a row.", show_default=False
+        ),
+    ] = None,
     checkpoint: Checkpoint = None,
-    rows: Annotated[int, typer.Option(min=1, help="Training rows to score, or to sample for.")] = 200,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=f"Training rows to score ({GOLD_ROWS}), or to sample for ({SAMPLED_ROWS}).", show_default=False
+        ),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a page to look at.")] = None,
     check: Check = False,
     force: Force = False,
+    verify: Verify = False,
     dry_run: DryRun = False,
     explain: Explain = False,
     json: Json = False,
@@ -48,95 +64,56 @@ def inspect_rewards(
 ) -> None:
     """Score completions and look for trouble in the rewards.
 
-    Gold completions of the training rows; or --completions FILE; or --samples of --checkpoint (default: the newest
-    of the run, or the starting model). --check exits with 1 if there is anything to warn of.
+    Gold completions of the training rows; or --completions FILE; or --samples N of --checkpoint DIR (default: the
+    newest of the run, or the starting model, `base`). --check exits with 1 if there is anything to warn of.
     """
     from pipelines import inspect_rewards as stage
     from pipelines import preprocess
     from pipelines.config import load
-    from pipelines.config.unfinished import refuse_unfinished
-    from pipelines.errors import ConfigError
-    from pipelines.evaluation.targets import STARTING_MODEL, target
+    from pipelines.monitoring.visible import visible
 
     out = Output(json, quiet, verbose)
-    loaded = load(config, overrides).config
-    if completions is not None and samples:
-        raise ConfigError("--completions and --samples exclude each other", hint="give one of them")
-    refuse_unfinished(loaded, "inspect-rewards")
-    model = target(loaded, checkpoint) if samples else STARTING_MODEL
-    source = "completions" if completions else "samples" if samples else "gold"
-    request = stage.Request(source, rows, completions, model)
-    stage.composer_of(loaded)  # a typo is told before any work
-    if dry_run or explain:
-        found = stage.state(loaded, request)
-        out.table("", ("stage", "status", "why"), [(found.stage, found.status, "; ".join(found.reasons))])
-        return
-    if completions is None:
-        preprocess.run(loaded)
-    result = stage.run(loaded, request, force=force)
-    if json:
-        out.data([{field: record[field] for field in stage.ROW_FIELDS} for record in stage.records(result)])
-    else:
-        _show(out, result, list(stage.records(result)))
-    for warning in result.summary["warnings"]:
-        out.warn(warning)
-    out.note(f"{result.summary['rows']} rows ({result.status}: {result.directory})")
-    if check and result.summary["warnings"]:
-        raise typer.Exit(1)
+    read = load(config, overrides)
+    loaded = read.config
+    with read.placing():
+        request = _request(loaded, completions, samples, checkpoint, rows)
+        stage.composer_of(loaded)  # a typo is told before any work
+        if request.source == "samples":
+            out.note(f"inspect-rewards: samples of {request.target.describe(loaded)}")
+        if dry_run or explain:
+            first = preprocess.state(loaded, verify=verify) if completions is None else None
+            found = stage.state(loaded, request, verify=verify) if first is None or first.status == "cached" else first
+            show_states(out, [found])
+            return
+        if completions is None:
+            preprocess.run(loaded, verify=verify)
+        result = stage.run(loaded, request, force=force, verify=verify)
+        records = list(stage.records(result))
+        if json:
+            out.data([{field: record[field] for field in stage.ROW_FIELDS} for record in records])
+        else:
+            show(out, result.summary, records)
+        if html is not None:
+            stage.write_page(result, html)
+            out.note(f"page: {html}")
+        for warning in result.summary["warnings"]:
+            out.warn(visible(" ".join(warning.split())))
+        out.note(f"{count(result.summary['rows'], 'row')} ({result.status}: {result.directory})")
+        if check and result.summary["warnings"]:
+            raise typer.Exit(1)
 
 
-def _show(out: Output, result: StageResult, records: list[dict[str, Any]]) -> None:
-    """Rows, distributions, and what adversarial texts get."""
-    summary = result.summary
-    names = [component["name"] for component in summary["components"]][:-1]
-    shown = records if out.verbose else records[:SHOWN_ROWS]
-    more = f", the first {len(shown)} of {len(records)} (-v shows all)" if len(shown) < len(records) else ""
-    out.table(
-        f"Rows{more}",
-        ("row", "completion", "total", *names, "why"),
-        [
-            (each["row"], excerpt(each["generated"]), each["total"], *each["rewards"].values(), reasons(each))
-            for each in shown
-        ],
-    )
-    out.table(
-        f"\nRewards on {summary['rows']} rows",
-        ("reward", "values", "mean", "std", "min", "max", "0 to 1", "r(length)", "ms/row"),
-        [_component(component, summary["rows"]) for component in summary["components"]],
-    )
-    if summary["attacks"]:
-        out.table(
-            f"\nTexts that deserve nothing (gold gets {cell(summary['gold'])})",
-            ("text", "rows", "total"),
-            [(attack["name"], attack["rows"], attack["total"]) for attack in summary["attacks"]],
-        )
+def _request(
+    config: ExperimentConfig, completions: Path | None, samples: int | None, checkpoint: Path | None, rows: int | None
+) -> Request:
+    """What the options ask for; --checkpoint alone means one sample a row."""
+    from pipelines.errors import ConfigError
+    from pipelines.evaluation.targets import target
+    from pipelines.inspect_rewards import Request
 
-
-def _component(found: dict[str, Any], rows: int) -> tuple[Any, ...]:
-    from pipelines.rewards.inspection import sparkline
-
-    spread = (found["mean"], found["std"], found["low"], found["high"])
-    milliseconds = 1000 * found["seconds"] / max(1, rows)
-    return (found["name"], found["count"], *spread, sparkline(found["histogram"]), _correlation(found), milliseconds)
-
-
-def _correlation(found: dict[str, Any]) -> float | None:
-    value = found["length_correlation"]
-    return None if value is None else round(value, 3)
-
-
-def excerpt(text: str) -> str:
-    """The beginning and the end of a text in one line."""
-    line = " ".join(text.split())
-    half = (EXCERPT - 3) // 2
-    return line if len(line) <= EXCERPT else f"{line[:half]}...{line[-half:]}"
-
-
-def reasons(record: dict[str, Any]) -> str:
-    """What rewards said about a row, where they said anything and it is not full marks."""
-    parts = (
-        f"{name}: " + ", ".join(f"{key} {cell(value)}" for key, value in said.items())
-        for name, said in record["reasons"].items()
-        if record["rewards"].get(name) != 1.0
-    )
-    return "; ".join(parts)
+    if samples is None and checkpoint is None:
+        return Request("completions" if completions else "gold", rows or GOLD_ROWS, completions=completions)
+    if completions is not None:
+        other = "--samples" if samples else "--checkpoint"
+        raise ConfigError(f"--completions and {other} exclude each other", hint="give one of them")
+    return Request("samples", rows or SAMPLED_ROWS, samples or 1, target=target(config, checkpoint))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from grpo_cli.options import ConfigFiles, DryRun, Explain, Force, Json, Overrides, Quiet, Verbose, Verify
-from grpo_cli.output import Output
+from grpo_cli.output import Output, count, stage_line
+from grpo_cli.row_progress import RowProgress
 
 if TYPE_CHECKING:
     from pipelines.config import ExperimentConfig
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 EXPORTS = "Export options"
 BAR_WIDTH = 40
-NOTED_EVERY_ROWS = 50_000
 SHOWN_COUNTS = {
     "truncated": "prompts cut on the left",
     "without_completion": "without a completion",
@@ -24,6 +24,7 @@ SHOWN_COUNTS = {
     "code": "with test cases",
     "preopened": "with thinking opened by the template",
     "unknown_tokens": "with characters that the tokenizer does not know",
+    "ended_early": "with an end token before their end",
 }
 LENGTH_COLUMNS = ("split", "side", "min", "mean", "p50", "p90", "p99", "max")
 
@@ -62,24 +63,18 @@ def preprocess(
     """Tokenise the data set into NPY arrays, once."""
     from pipelines import preprocess as stage
     from pipelines.config import load
-    from pipelines.config.unfinished import refuse_unfinished
 
     out = Output(json, quiet, verbose)
-    loaded = load(config, overrides).config
-    refuse_unfinished(loaded, "preprocess")
-    if explain or dry_run:
-        _show_state(out, loaded, with_preview=dry_run and not explain, verify=verify)
-        return
-    result = stage.run(
-        loaded,
-        force=force,
-        verify=verify,
-        export_train=export_train,
-        export_val=export_val,
-        progress=lambda rows: out.note(f"  {rows:,} rows") if rows % NOTED_EVERY_ROWS == 0 else None,
-    )
+    loaded = load(config, overrides)
+    with loaded.placing():
+        if explain or dry_run:
+            _show_state(out, loaded.config, with_preview=dry_run and not explain, verify=verify)
+            return
+        exports = {"export_train": export_train, "export_val": export_val}
+        with RowProgress(out) as progress:
+            result = stage.run(loaded.config, force=force, verify=verify, **exports, progress=progress)
     out.data(result, human=lambda: _show(out, result))
-    _warn(out, loaded, result)
+    _warn(out, loaded.config, result)
     for split, prefix in (("train", export_train), ("val", export_val)):
         if prefix is not None:
             out.note(f"  {split} exported to {prefix}_*")
@@ -88,6 +83,7 @@ def preprocess(
 def _show_state(out: Output, config: ExperimentConfig, *, with_preview: bool, verify: bool) -> None:
     """What the stage would find, and for --dry-run the first prompt as the model will see it."""
     from pipelines import preprocess as stage
+    from pipelines.hub import NotHereError
 
     found = stage.state(config, verify=verify)
     record: dict[str, Any] = {
@@ -95,18 +91,22 @@ def _show_state(out: Output, config: ExperimentConfig, *, with_preview: bool, ve
         "status": found.status,
         "reasons": found.reasons,
         "directory": found.directory,
+        "note": found.note,
     }
-    lines = [f"{found.stage}  {found.status}  {found.directory}", *(f"  {reason}" for reason in found.reasons)]
+    lines = [f"{found.stage}  {found.status}  {found.directory}", *(f"  {line}" for line in found.lines)]
     if with_preview:
-        preview = stage.preview(config)
+        try:
+            preview = stage.preview(config)
+            lines += [f"first prompt ({preview.source}, {preview.prompt_tokens} tokens):", preview.text]
+        except NotHereError as error:
+            preview = None
+            lines += ["first prompt:", error.message]
         record["preview"] = preview
-        lines.append(f"first prompt ({preview.source}, {preview.prompt_tokens} tokens):")
-        lines.append(preview.text)
     out.data(record, human=lambda: out.data("\n".join(lines)))
 
 
 def _show(out: Output, result: StageResult) -> None:
-    out.data(f"{result.stage}  {result.status}  {result.seconds:.1f} s  {result.directory}")
+    out.data(stage_line(result))
     for split in ("train", "val"):
         found = result.summary[split]
         out.data(f"{split}: {found['kept']:,} rows kept of {found['read']:,} read")
@@ -117,7 +117,9 @@ def _show(out: Output, result: StageResult) -> None:
                 out.data(f"  {found[name]:,} {words}")
     for source, reasons in result.summary["bad_rows"].items():
         for reason, rows in reasons.items():
-            out.data(f"{source}: {rows:,} bad rows skipped: {reason}")
+            place = result.summary.get("bad_places", {}).get(source, {}).get(reason)
+            first = f" ({'first: ' if rows > 1 else ''}{place})" if place else ""
+            out.data(f"{source}: {count(rows, 'bad row')} skipped, not counted above: {reason}{first}")
     sides = [
         (split, side, result.summary[split][f"{side}_tokens"])
         for split in ("train", "val")
@@ -156,4 +158,7 @@ def _warn(out: Output, config: ExperimentConfig, result: StageResult) -> None:
     for split in ("train", "val"):
         unknown = result.summary[split]["unknown_tokens"]
         if unknown:
-            out.warn(f"{unknown:,} {split} rows hold characters that the tokenizer does not know")
+            out.warn(f"the tokenizer does not know some characters of {count(unknown, f'{split} row')}")
+        ended = result.summary[split]["ended_early"]
+        if ended:
+            out.warn(f"an end token stands inside {count(ended, f'{split} completion')}: no sample goes on behind one")

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from grpo_cli.options import Checkpoint, ConfigFiles, DryRun, Explain, Force, Json, Overrides, Quiet, Verbose
-from grpo_cli.output import Output, cell
+from grpo_cli.options import Checkpoint, ConfigFiles, DryRun, Explain, Force, Json, Overrides, Quiet, Verbose, Verify
+from grpo_cli.output import Output, count
+from grpo_cli.stages_view import show_states
 
 if TYPE_CHECKING:
     from pipelines.config import ExperimentConfig
+    from pipelines.evaluation.targets import Target
     from pipelines.rows.records import Row
+    from pipelines.sample import Request
+    from pipelines.stages.store import StageState
 
 DEFAULT_ROWS = 4
 
@@ -29,9 +36,11 @@ def sample(
     rows: Annotated[int | None, typer.Option(min=1, help=f"Validation rows to complete ({DEFAULT_ROWS}).")] = None,
     samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="Completions a prompt.")] = 1,
     checkpoint: Checkpoint = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Show the starting model beside it.")] = False,
     temperature: Annotated[float | None, typer.Option(min=0, help="Instead of generation.temperature.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Instead of data.max_gen_len.")] = None,
     force: Force = False,
+    verify: Verify = False,
     dry_run: DryRun = False,
     explain: Explain = False,
     json: Json = False,
@@ -40,39 +49,103 @@ def sample(
 ) -> None:
     """Show completions with their regions and rewards.
 
-    Of --prompt, --prompts or validation rows; from --checkpoint DIR, or the newest checkpoint of the run, or the
-    starting model (--checkpoint base).
+    Of --prompt, --prompts or --rows; without any of them, of what you type on a terminal, else of validation rows.
+    From --checkpoint DIR, or the newest checkpoint of the run, or the starting model (--checkpoint base).
     """
-    from pipelines import preprocess
     from pipelines import sample as stage
     from pipelines.config import load
-    from pipelines.config.unfinished import refuse_unfinished
-    from pipelines.evaluation.targets import target
+    from pipelines.evaluation.targets import STARTING_MODEL, target
 
     out = Output(json, quiet, verbose)
-    loaded = load(config, overrides).config
-    refuse_unfinished(loaded, "sample")
-    asked = _asked(loaded, prompt, prompts, rows)
-    model = target(loaded, checkpoint)
-    out.note(f"sample: {model.describe(loaded)}")
-    request = stage.Request(tuple(asked), rows or DEFAULT_ROWS, samples, temperature, max_tokens)
-    if dry_run or explain:
-        first = preprocess.state(loaded)
-        found = stage.state(loaded, request, model) if asked or first.status == "cached" else first
-        out.data(found, human=lambda: out.data(f"{found.stage}  {found.status}  {'; '.join(found.reasons)}"))
-        return
-    if not asked:
-        preprocess.run(loaded)
-    result = stage.run(loaded, request, target=model, force=force)
-    for record in stage.records(result):
-        out.data(record, human=lambda record=record: out.data(_shown(record)))
+    read = load(config, overrides)
+    loaded = read.config
+    with read.placing():
+        asked = _asked(loaded, prompt, prompts, rows)
+        model = target(loaded, checkpoint)
+        out.note(f"sample: {model.describe(loaded)}")
+        models = list(dict.fromkeys([STARTING_MODEL, model])) if compare else [model]
+        request = stage.Request(tuple(asked), rows or DEFAULT_ROWS, samples, temperature, max_tokens)
+        if dry_run or explain:
+            show_states(out, _states(loaded, request, models, verify=verify))
+        elif asked or rows or json or not (sys.stdin.isatty() and sys.stdout.isatty()):
+            _show_samples(out, loaded, request, models, force=force, verify=verify)
+        else:
+            _converse(out, loaded, request, models)
+
+
+def _states(config: ExperimentConfig, request: Request, models: Sequence[Target], *, verify: bool) -> list[StageState]:
+    """What there is of each model's samples; of preprocess, while that has to come first."""
+    from pipelines import preprocess
+    from pipelines import sample as stage
+
+    first = preprocess.state(config, verify=verify)
+    if not request.prompts and first.status != "cached":
+        return [first]
+    return [replace(stage.state(config, request, model, verify=verify), asked=model.name) for model in models]
+
+
+def _show_samples(
+    out: Output,
+    config: ExperimentConfig,
+    request: Request,
+    models: Sequence[Target],
+    *,
+    force: bool,
+    verify: bool,
+) -> None:
+    """Sample, or find it done, and show every completion; of two models those of a prompt together."""
+    from grpo_cli.samples_view import completion_text, show_comparison
+    from pipelines import preprocess
+    from pipelines import sample as stage
+
+    if not request.prompts:
+        preprocess.run(config)
+    results = [stage.run(config, request, target=model, force=force, verify=verify) for model in models]
+    names = [model.name for model in models]
+    for records in zip(*map(stage.records, results), strict=True):
+        if out.json:
+            out.data([record | {"model": name} for name, record in zip(names, records, strict=True)])
+        elif len(models) > 1:
+            show_comparison(out, names, records)
+        else:
+            out.data(completion_text(records[0]))
+        _warn_of_failures(out, records)
+    for result in results:
+        found = result.summary
+        made = f"{count(found['completions'], 'completion')}, {count(found['tokens'], 'token')}"
+        out.note(f"{made}, {found['tokens_per_second']:.0f} tokens/s ({result.status}: {result.directory})")
+
+
+def _converse(out: Output, config: ExperimentConfig, request: Request, models: Sequence[Target]) -> None:
+    """Complete what is typed, line by line, until an empty line or the end of the input."""
+    with suppress(ImportError):  # a few Pythons are built without it
+        import_module("readline")  # arrow keys and history for input()
+    from grpo_cli.samples_view import completion_text, show_comparison
+    from pipelines.sample import Conversation
+
+    conversations = [Conversation(config, request, model) for model in models]
+    out.note("type a prompt; an empty line or Ctrl-D ends")
+    while text := _typed():
+        answers = [conversation.ask(text) for conversation in conversations]
+        for records in zip(*answers, strict=True):
+            if len(models) > 1:
+                show_comparison(out, [model.name for model in models], records)
+            else:
+                out.data(completion_text(records[0], prompt=False))
+            _warn_of_failures(out, records)
+
+
+def _typed() -> str:
+    try:
+        return input("prompt> ").strip()
+    except EOFError:
+        return ""
+
+
+def _warn_of_failures(out: Output, records: Sequence[dict[str, Any]]) -> None:
+    for record in records:
         for name, failure in record.get("failures", {}).items():
             out.warn(f"reward {name} failed: {failure}")
-    found = result.summary
-    out.note(
-        f"{found['completions']} completions, {found['tokens']} tokens, {found['tokens_per_second']:.0f} tokens/s"
-        f" ({result.status}: {result.directory})"
-    )
 
 
 def _asked(config: ExperimentConfig, prompt: str | None, prompts: Path | None, rows: int | None) -> list[Row]:
@@ -88,20 +161,3 @@ def _asked(config: ExperimentConfig, prompt: str | None, prompts: Path | None, r
             raise ConfigError("--prompt is blank", hint='ask something, such as --prompt "12+34=?"')
         return [Row(prompt, source="--prompt")]
     return [] if prompts is None else rows_of_file(prompts, config)
-
-
-def _shown(record: dict[str, Any]) -> str:
-    """Prompt, thinking dimmed, answer bold, and one line about it."""
-    text, answer = record["completion"].rstrip(), record["answer"]
-    thinking = text.removesuffix(answer) if text.endswith(answer) else f"{record['thinking']}\n"
-    prompt = f"prompt  {record['prompt']}" + (f"   (sample {record['sample']})" if record["sample"] else "")
-    if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
-        thinking, answer = typer.style(thinking, dim=True), typer.style(answer, bold=True)
-    return f"{prompt}\n{thinking}{answer}\n  {_line(record)}\n"
-
-
-def _line(record: dict[str, Any]) -> str:
-    parts = ", ".join(f"{name} {cell(value)}" for name, value in record["rewards"].items() if value is not None)
-    reward = "no reward" if record["reward"] is None else f"reward {cell(record['reward'])} ({parts})"
-    ended = "cut off" if record["finish_reason"] == "length" else "ended"
-    return f"{reward}; {ended} after {record['tokens']} tokens, {record['thinking_tokens']} of them thinking"

@@ -6,6 +6,7 @@ import typer
 
 from grpo_cli.options import ConfigFiles, Json, Overrides, Quiet, Verbose, Verify
 from grpo_cli.output import Output
+from grpo_cli.stages_view import show_states
 
 SOMETHING_FOUND = 3
 
@@ -19,33 +20,20 @@ def status(
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Show every stage: cached, stale, partial, missing, and why."""
-    import os
+    """Show every stage: cached, stale, partial, missing, and why.
 
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # status looks at what is here; it downloads nothing
+    Of evaluations, samples and inspections the newest of each model that was asked is judged, by asking the same again.
+    """
     from pipelines.config.loader import load
-    from pipelines.plan import needs_work, pipeline_status
+    from pipelines.status import needs_work, pipeline_status
 
     out = Output(json, quiet, verbose)
     loaded = load(config, overrides)
     for warning in loaded.warnings:
         out.detail(warning)
     states = pipeline_status(loaded.config, verify=verify)
-    if json:
-        out.data(states)
-    else:
-        rows = [
-            [state.stage if first else "", state.status if first else "", state.directory if first else "", reason]
-            for state in states
-            for first, reason in _numbered(state.reasons)
-        ]
-        out.table("", ["stage", "state", "directory", "why"], rows)
+    show_states(out, states)
     behind = needs_work(states)
     if check and behind:
         out.note("not up to date: " + ", ".join(state.stage for state in behind))
         raise typer.Exit(SOMETHING_FOUND)
-
-
-def _numbered(reasons: list[str]) -> list[tuple[bool, str]]:
-    """Each reason with whether it is the first; one empty reason for none."""
-    return [(index == 0, reason) for index, reason in enumerate(reasons or [""])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,6 +26,10 @@ def train(
         float | None,
         typer.Option(metavar="MINUTES", help="Save and end after so many minutes.", min=0, show_default=False),
     ] = None,
+    probe_memory: Annotated[
+        bool,
+        typer.Option("--probe-memory", help="Make the longest two updates for their memory and time alone, and stop."),
+    ] = False,
     force: Force = False,
     verify: Verify = False,
     dry_run: DryRun = False,
@@ -39,8 +42,8 @@ def train(
     from pipelines import preprocess
     from pipelines import train as stage
     from pipelines.config import load
-    from pipelines.config.unfinished import refuse_unfinished
     from pipelines.errors import ConfigError
+    from pipelines.hub import looking
     from pipelines.training.options import Options
 
     if resume != "auto" and (fresh or force):
@@ -49,31 +52,45 @@ def train(
     loaded = load(config, overrides)
     for warning in loaded.warnings:
         out.warn(warning)
-    refuse_unfinished(loaded.config, "train")
-    finished = stage.is_finished(loaded.config, verify=verify)
-    if not finished or force or fresh:
-        stage.check(loaded.config)  # what is wrong is told before any work
-    if dry_run or explain:
-        _show_plan(out, loaded, verify=verify, everything=dry_run and not explain)
-        return
-    if finished and resume != "auto":
-        out.warn("the run is complete, so --resume changes nothing; --force starts it anew")
-    first = preprocess.run(loaded.config, verify=verify)
-    out.note(f"preprocess  {first.status}  {first.directory}")
-    seconds = None if max_time is None else 60 * max_time
-    options = Options(resume=resume, max_seconds=seconds, quiet=quiet)
-    out.stage(stage.run(loaded.config, options=options, force=force, fresh=fresh, verify=verify))
+    with loaded.placing():
+        finished = stage.is_finished(loaded.config, verify=verify)
+        if not finished or force or fresh:
+            with looking(only=dry_run or explain):
+                stage.check(loaded.config)  # what is wrong is told before any work
+        if dry_run or explain:
+            _show_plan(out, loaded, verify=verify, everything=dry_run and not explain)
+            return
+        if finished and resume != "auto":
+            out.warn("the run is complete, so --resume changes nothing; --force starts it anew")
+        first = preprocess.run(loaded.config, verify=verify)
+        out.note(f"preprocess  {first.status}  {first.directory}")
+        if probe_memory:
+            found = stage.probe(loaded.config)
+            out.data(found, human=lambda: _print_forecast(out, found))
+            return
+        seconds = None if max_time is None else 60 * max_time
+        options = Options(resume=resume, max_seconds=seconds, quiet=quiet)
+        out.stage(stage.run(loaded.config, options=options, force=force, fresh=fresh, verify=verify))
 
 
 def _show_plan(out: Output, loaded: Loaded, *, verify: bool, everything: bool) -> None:
-    """The stages that would run and why; with --dry-run also every value with its origin, and the first prompt."""
+    """The stages that would run and why; with --dry-run also values and origins, the first prompt and a forecast."""
     stages = _stages(loaded.config, verify=verify)
     record: dict[str, Any] = {"stages": stages}
     if everything:
         from pipelines import preprocess
+        from pipelines import train as stage
+        from pipelines.config.values import settings
+        from pipelines.config.yaml_writer import as_yaml
+        from pipelines.hub import NotHereError
 
-        record["config"] = {key: {"value": value, "origin": loaded.origins[key]} for key, value in _leaves(loaded)}
-        record["first_prompt"] = preprocess.preview(loaded.config).text
+        rows = settings(loaded.config, loaded.origins)
+        record["config"] = {row.key: {"value": as_yaml(row.value), "origin": row.origin} for row in rows}
+        try:
+            record["first_prompt"] = preprocess.preview(loaded.config).text
+        except NotHereError as error:
+            record["first_prompt"] = error.message
+        record |= stage.forecast(loaded.config)
     out.data(record, human=lambda: _print_plan(out, record))
 
 
@@ -85,7 +102,7 @@ def _stages(config: ExperimentConfig, *, verify: bool) -> list[dict[str, Any]]:
     if found[0].status == "cached":
         found.append(stage.state(config, verify=verify))
     rows: list[dict[str, Any]] = [
-        {"stage": s.stage, "status": s.status, "why": s.reasons, "directory": s.directory} for s in found
+        {"stage": s.stage, "status": s.status, "why": s.lines, "directory": s.directory} for s in found
     ]
     if len(rows) == 1:
         rows.append({"stage": "train", "status": "waits", "why": ["preprocess runs first"], "directory": None})
@@ -101,17 +118,11 @@ def _print_plan(out: Output, record: dict[str, Any]) -> None:
             out.data(f"  {reason}")
     if "first_prompt" in record:
         out.data(f"first prompt:\n{record['first_prompt']}")
+        _print_forecast(out, record)
 
 
-def _leaves(loaded: Loaded) -> list[tuple[str, Any]]:
-    """Every dotted key that has an origin, with its value, in the order of the schema."""
-    from pipelines.config.yaml_writer import as_yaml
+def _print_forecast(out: Output, record: dict[str, Any]) -> None:
+    from grpo_cli.forecast_view import measured_lines, memory_lines, time_lines
 
-    document: Any = loaded.config.model_dump(mode="json")
-
-    def value(key: str) -> str:
-        return as_yaml(
-            reduce(lambda found, part: found[int(part) if part.isdecimal() else part], key.split("."), document)
-        )
-
-    return [(key, value(key)) for key in loaded.origins]
+    for line in (*memory_lines(record["memory"]), *measured_lines(record), *time_lines(record["time"])):
+        out.data(line)

@@ -45,8 +45,9 @@ def compute_advantages(
     group, of the whole batch, or 1 (Dr. GRPO, arXiv:2503.20783). Rows without any score, and groups with fewer than
     two scored rows, get 0.
 
-    `aggregation: normalize_then_sum` standardises each reward within its group first, then the weighted sum over the
-    whole batch, so that no reward drowns the others by its scale; `scale` has no say there.
+    `aggregation: normalize_then_sum` (GDPO, arXiv:2601.05242) standardises each reward within its group first, then
+    the weighted sum over the whole batch, so that no reward drowns the others by its scale; `scale` has no say there.
+    Where a reward abstained, the others' weights grow to make up for it, or the row would look average.
 
     Raises ConfigError for a single row, which has nothing to be compared with.
     """
@@ -105,7 +106,7 @@ def _normalize_then_sum(table: mx.array, weights: mx.array, width: int, config: 
     scores = _baselined(spread, config) / (spread.std + config.epsilon)
     scores = mx.where(mx.isnan(columns), mx.nan, scores).reshape(table.T.shape).T  # [N, K]
     zero = _all_rewards_equal(spread, table.shape[0] // width, width)  # [N]
-    batch = _spread(_weighted_sum(scores, weights).reshape(1, -1))
+    batch = _spread((_weighted_sum(scores, weights) * _made_up_for(scores, weights)).reshape(1, -1))
     values = (batch.centered / (batch.std + config.epsilon)).flatten()
     return Advantages(mx.where(zero, 0.0, values), zero)
 
@@ -122,6 +123,12 @@ def _weighted_sum(table: mx.array, weights: mx.array) -> mx.array:
     present = ~mx.isnan(table)
     total = (mx.where(present, table, 0.0) * weights).sum(axis=1)
     return mx.where(present.any(axis=1), total, mx.nan)
+
+
+def _made_up_for(table: mx.array, weights: mx.array) -> mx.array:
+    """[N]: what brings the weights of a row's present rewards to the sum that the fullest row has."""
+    present = (mx.where(mx.isnan(table), 0.0, 1.0) * mx.abs(weights)).sum(axis=1)
+    return mx.where(present > 0, present.max() / mx.where(present > 0, present, 1.0), 1.0)
 
 
 def _baselined(spread: _Spread, config: AdvantageConfig) -> mx.array:

@@ -2,6 +2,9 @@
 
 import mlx.core as mx
 
+ROUNDING = 2.0**-22
+"""How far, relative to the number of tokens, a rank may be from a whole number and still mean it."""
+
 
 def entropy_threshold(entropies: mx.array, mask: mx.array, quantile: float) -> mx.array:
     """The (1 - quantile) quantile, linearly interpolated, of the active tokens' entropies; a scalar without gradient.
@@ -13,6 +16,8 @@ def entropy_threshold(entropies: mx.array, mask: mx.array, quantile: float) -> m
     count = active.sum()
     ordered = mx.sort(mx.where(active, mx.stop_gradient(entropies).astype(mx.float32), mx.inf).flatten())
     position = (1 - quantile) * mx.maximum(count - 1, 0)
+    whole = mx.round(position)  # 0.6 * 50 is a little above 30 in float32, which would lose the token at the threshold
+    position = mx.where(mx.abs(position - whole) <= ROUNDING * count, whole, position)
     lower = mx.floor(position).astype(mx.int32)
     upper = mx.minimum(lower + 1, mx.maximum(count - 1, 0))
     below, above = mx.take(ordered, lower), mx.take(ordered, upper)

@@ -1,19 +1,23 @@
-"""Correction for a sampler whose log-probabilities differ from the trainer's (another precision, kernel or engine).
+"""Correction for tokens that were drawn from another distribution than the one the loss is about.
 
 Each token's term is multiplied by w = pi_old / pi_sampler, per token or per row, truncated or masked outside a range.
+Two causes: top-p, top-k and min-p narrow the distribution, so that w is the probability mass they kept, at most 1;
+and another precision, kernel or engine computes the same distribution a little differently, so that w is near 1.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import mlx.core as mx
+
+from pipelines.config import LossConfig
+from pipelines.config.loss import CorrectionMode
 
 
 @dataclass(frozen=True)
 class SamplerCorrection:
     """How the weight is formed and bounded."""
 
-    mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = "sequence_mask"
+    mode: CorrectionMode = "sequence_mask"
     """A weight per token or one per row (the product over its tokens); clamped to the range, or 0 outside it."""
 
     low: float | None = None
@@ -24,6 +28,17 @@ class SamplerCorrection:
 
 
 DEFAULT_CORRECTION = SamplerCorrection()
+
+
+def configured_correction(config: LossConfig) -> SamplerCorrection | None:
+    """What `trainer.loss.sampler_correction` asks for; None when it is off.
+
+    Pass it with the log-probabilities of the distribution that was drawn from as `sampler_logprobs`; with None, pass
+    neither.
+    """
+    if config.sampler_correction is None:
+        return None
+    return SamplerCorrection(config.sampler_correction, low=None, high=config.sampler_correction_cap)
 
 
 def sampler_weights(old: mx.array, sampler: mx.array, correction: SamplerCorrection) -> mx.array:

@@ -1,6 +1,6 @@
 """The policy loss: a per-token term (`surrogates`), how it is averaged, KL and entropy around it.
 
-Shapes: N completions, C tokens each, padded. Log-probabilities, mask, entropies [N, C]; advantages [N].
+Shapes: N completions, C tokens each, padded. Log-probabilities, mask, entropies [N, C]; advantages [N] or [N, C].
 m is the mask, n_i = sum_t m_it, r = exp(new - old), l the per-token term. All arithmetic is float32.
 
 Micro-batches: the loss of an update is the *sum* of its micro-batches' losses, and so are the gradients, when each
@@ -43,7 +43,7 @@ class Tokens(NamedTuple):
     mask: mx.array  # [N, C], 0 or 1
     new: mx.array  # [N, C]
     old: mx.array  # [N, C], no gradient
-    advantages: mx.array  # [N, 1], no gradient
+    advantages: mx.array  # [N, 1], or [N, C] where each token has its own; no gradient
     ratio: mx.array  # [N, C], or [N, 1] at the sequence level
 
 
@@ -153,16 +153,18 @@ def policy_loss(  # noqa: PLR0917 - the order of the six arrays is relied on fro
 
     old_logprobs: None when on-policy, then r = 1 with the gradient of new.
     ref_logprobs: needed when beta is not 0.
+    advantages: [N], one a completion; or [N, C], one a token, as PPO has them. Terms that weigh whole rows (the
+        sequence level, vespo) take no advantages of single tokens: ValueError.
     mask: bool or 0/1; rows left out by `mask_truncated_completions` come emptied (`without_truncated`).
     num_items, num_rows: active tokens and rows of the whole update (see the module's docstring).
     max_completion_length: dr_grpo's token budget; without it the width C, which then must not vary.
     entropies: needed by `entropy_coef` and `top_entropy_quantile`.
     sampler_logprobs: what the sampler said, where it differs from old; bounded by `correction`.
-    weights: [N, C] factors on the terms that leave every denominator and ratio alone. With a region's mask as weights
-        the regions' losses add up to the plain loss.
+    weights: [N, C] factors on the terms that no denominator and no ratio sees, such as the mask of a region.
     entropy_threshold: that of the whole update, when this is one micro-batch of several.
     """
     _require(config, beta, ref_logprobs, entropies)
+    _require_shape(config, logprobs, advantages)
     tokens = _tokens(logprobs, old_logprobs, advantages, mask, config)
     over = _denominators(tokens.mask, num_items, num_rows, max_completion_length)
     factor = tokens.mask if weights is None else _clean(weights, tokens.mask)
@@ -180,12 +182,11 @@ def policy_loss(  # noqa: PLR0917 - the order of the six arrays is relied on fro
         terms = terms + beta * kl
         metrics["kl"] = masked_mean(mx.stop_gradient(kl), tokens.mask)
     loss = average(terms * factor, over)
-    if entropies is None:
-        return LossOutput(loss, metrics)
-    metrics["entropy"] = masked_mean(mx.stop_gradient(entropies), tokens.mask)
-    if config.entropy_coef:
-        metrics |= {"policy_loss": mx.stop_gradient(loss), "entropy_coef": mx.array(config.entropy_coef)}
-        loss = loss - config.entropy_coef * (entropies * factor).sum() / over.items
+    if entropies is not None:
+        metrics["entropy"] = masked_mean(mx.stop_gradient(entropies), tokens.mask)
+        if config.entropy_coef:
+            metrics |= {"policy_loss": mx.stop_gradient(loss), "entropy_coef": mx.array(config.entropy_coef)}
+            loss = loss - config.entropy_coef * (entropies * factor).sum() / over.items
     return LossOutput(loss, metrics)
 
 
@@ -203,6 +204,15 @@ def _require(config: LossConfig, beta: float, ref: mx.array | None, entropies: m
         raise ValueError("beta is not 0, so ref_logprobs are needed")
     if entropies is None and (config.entropy_coef or config.top_entropy_quantile < 1):
         raise ValueError("entropy_coef and top_entropy_quantile need entropies")
+
+
+def _require_shape(config: LossConfig, logprobs: mx.array, advantages: mx.array) -> None:
+    if advantages.shape not in (logprobs.shape[:1], logprobs.shape):
+        raise ValueError(
+            f"advantages {advantages.shape} fit log-probabilities {logprobs.shape} neither by row nor token"
+        )
+    if advantages.ndim > 1 and (config.sequence_level or config.type == "vespo"):
+        raise ValueError(f"type {config.type}, level {config.level}: a ratio per row needs an advantage per row, [N]")
 
 
 def _undecided_only(
@@ -227,9 +237,12 @@ def _tokens(
     mask = (mask > 0).astype(mx.float32)
     new = _clean(logprobs, mask)
     old = mx.stop_gradient(new if old_logprobs is None else _clean(old_logprobs, mask))
-    rows = mx.stop_gradient(_clean(advantages[:, None], mask.max(axis=1, keepdims=True)))
+    if advantages.ndim == 1:
+        advantages = _clean(advantages[:, None], mask.max(axis=1, keepdims=True))
+    else:
+        advantages = _clean(advantages, mask)
     ratio = mx.exp(log_ratio(new, old, mask, per_row=config.sequence_level))
-    return Tokens(mask, new, old, rows, ratio)
+    return Tokens(mask, new, old, mx.stop_gradient(advantages), ratio)
 
 
 def _kl(tokens: Tokens, ref_logprobs: mx.array, config: LossConfig) -> mx.array:

@@ -8,6 +8,7 @@ otherwise than it spells the tag alone, such as one whose `>` is merged with the
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -27,10 +28,14 @@ class Encoder(Protocol):
 
 
 class Tags(NamedTuple):
-    """The ids of the tags around thinking, each one token or several; an empty tag never occurs."""
+    """The ids of the tags around thinking, each one token or several, and the texts around the answer.
+
+    An empty tag never occurs.
+    """
 
     open: tuple[int, ...]
     close: tuple[int, ...]
+    answer: tuple[str, str] = ("", "")
 
 
 class RegionMasks(NamedTuple):
@@ -46,7 +51,8 @@ def tags_for(tokenizer: Encoder, config: GenerationConfig) -> Tags:
     def ids(tag: str) -> tuple[int, ...]:
         return tuple(tokenizer.encode(tag, add_special_tokens=False)) if tag else ()
 
-    return Tags(ids(config.think_start_tag), ids(config.think_end_tag))
+    answer = (config.answer_start_tag, config.answer_end_tag)
+    return Tags(ids(config.think_start_tag), ids(config.think_end_tag), answer)
 
 
 def thinking_length(completion: Ids, tags: Tags, preopened: bool, decode: Decode | None = None) -> int:
@@ -58,12 +64,13 @@ def thinking_length(completion: Ids, tags: Tags, preopened: bool, decode: Decode
     """
     ids = np.asarray(completion, dtype=np.int64)
     closed = _end_of_last(ids, tags.close)
-    spelled = 0 if decode is None else _end_of_last_spelled(ids[closed:], tags.close, decode)
+    text = "" if decode is None else decode(ids[closed:].tolist())
+    spelled = 0 if decode is None else _end_of_last_spelled(ids[closed:], text, tags.close, decode)
     if closed + spelled:
         return closed + spelled
     opened = preopened or _end_of_last(ids, tags.open) > 0
     if not opened and decode is not None:
-        opened = _end_of_last_spelled(ids, tags.open, decode) > 0
+        opened = _end_of_last_spelled(ids, text, tags.open, decode) > 0
     return len(ids) if opened else 0
 
 
@@ -84,16 +91,16 @@ def _end_of_last(ids: np.ndarray, tag: tuple[int, ...]) -> int:
     return next(matches, 0)
 
 
-def _end_of_last_spelled(ids: np.ndarray, tag: tuple[int, ...], decode: Decode) -> int:
-    """Number of tokens whose text holds the last occurrence of the tag's text, 0 if there is none.
+def _end_of_last_spelled(ids: np.ndarray, whole: str, tag: tuple[int, ...], decode: Decode) -> int:
+    """Number of tokens whose text holds the last occurrence of the tag's text, 0 if there is none; `whole` is theirs.
 
     The shortest prefix whose text holds as many tags as the whole. Counting tags rather than measuring text keeps the
     cut right where a prefix ends inside a multi-byte character and decodes to something else. O(log C) decodes.
     """
     if not tag or not len(ids):
         return 0
-    text = decode(list(tag)).strip()
-    total = decode(ids.tolist()).count(text) if text else 0
+    text = _text(tag, decode)
+    total = whole.count(text) if text else 0
     if not total:
         return 0
     short, enough = 0, len(ids)
@@ -104,3 +111,9 @@ def _end_of_last_spelled(ids: np.ndarray, tag: tuple[int, ...], decode: Decode) 
         else:
             short = middle
     return enough
+
+
+@lru_cache(maxsize=8)
+def _text(tag: tuple[int, ...], decode: Decode) -> str:
+    """A tag as it reads; asked for every completion."""
+    return decode(list(tag)).strip()

@@ -1,6 +1,7 @@
 """The per-token terms of a policy loss: what one token adds before anything is averaged.
 
-Shapes: log-probabilities and mask [N, C], advantages [N, 1]; ratios are [N, C], or [N, 1] at the sequence level.
+Shapes: log-probabilities and mask [N, C]; advantages [N, 1], or [N, C] where each token has its own; ratios [N, C],
+or [N, 1] at the sequence level.
 Everything arrives clean: positions outside the mask hold 0.
 """
 

@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipelines.config.section import Section
+from pipelines.config.section import Directory, Section
 
 
 class CheckpointingConfig(Section):
     """Checkpoints: where, how often, how many."""
 
-    checkpoint_dir: str = Field(default="checkpoints", min_length=1)
+    checkpoint_dir: Directory = "checkpoints"
     """Directory of the checkpoints, relative to trainer.output_dir."""
 
     save_every: int = Field(default=50, ge=0)
@@ -22,8 +22,9 @@ class CheckpointingConfig(Section):
     save_optimizer_state: bool = True
     """Save the optimizer too, so that a resumed run continues bit for bit."""
 
-    best_metric: str = Field(default="reward", min_length=1)
-    """Metric that decides which checkpoint is the best."""
+    best_metric: str = Field(default="auto", min_length=1)
+    """Metric that decides which checkpoint is the best, such as eval/exact_match/accuracy.
+    auto = the first benchmark's accuracy if the run is evaluated on the way (trainer.eval_every), else reward."""
 
     best_mode: Literal["max", "min"] = "max"
     """Whether the best value of best_metric is its largest or its smallest."""

@@ -1,7 +1,8 @@
-"""What one section cannot know alone: settings that contradict each other, and settings that merely look odd."""
+"""What one section cannot know alone: settings that contradict each other."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipelines.config.data import DataConfig
 from pipelines.config.generation import GenerationConfig
@@ -9,6 +10,12 @@ from pipelines.config.model import ModelConfig
 from pipelines.config.reward import RewardConfig
 from pipelines.config.schedule import LrScheduleConfig
 from pipelines.config.trainer import TrainerConfig
+
+LEARN_ALONE = ("sft", "ppo")
+"""Algorithms that compare no completion with another."""
+
+MOST_COMPLETIONS = 131_072
+"""Of one update, all of which are in memory as token ids."""
 
 LOADERS = ("jsonl", "npy", "hf", "synthetic")
 SCHEDULE = "trainer.lr_schedule_config"
@@ -54,32 +61,27 @@ def conflicts(
     return [
         *_schedule_conflicts(trainer),
         *_batch_conflicts(trainer),
+        *_loss_conflicts(trainer),
+        *_evaluation_conflicts(trainer),
         *_layer_conflicts(trainer),
-        *_model_conflicts(model),
+        *_model_conflicts(trainer, model),
+        *_home_conflicts(trainer, model, data),
         *_generation_conflicts(generation, data),
         *_data_conflicts(data, plugins=plugins),
         *_reward_conflicts(trainer, rewards),
     ]
 
 
-def warnings(
-    trainer: TrainerConfig,
-    model: ModelConfig,
-    generation: GenerationConfig,
-    data: DataConfig,
-) -> list[str]:
-    """Settings that are allowed and probably not meant, one sentence each."""
-    return [*_trainer_warnings(trainer), *_reference_warnings(trainer, model), *_tag_warnings(generation, data)]
-
-
 def _schedule_conflicts(trainer: TrainerConfig) -> Iterator[Conflict]:
     schedule = trainer.lr_schedule_config
     if schedule is None:
         return
-    if schedule.warmup > trainer.num_training_steps:
+    steps = trainer.num_training_steps * trainer.num_iterations
+    if schedule.warmup > steps:
+        iterations = ("trainer.num_iterations",) if trainer.num_iterations > 1 else ()
         yield Conflict(
-            (f"{SCHEDULE}.warmup", "trainer.num_training_steps"),
-            f"a warm-up of {schedule.warmup} steps is longer than the run of {trainer.num_training_steps}",
+            (f"{SCHEDULE}.warmup", "trainer.num_training_steps", *iterations),
+            f"a warm-up of {schedule.warmup} optimizer steps is longer than the run of {steps}",
             "shorten the warm-up; a tenth of the run is usual",
         )
     yield from _argument_conflicts(schedule)
@@ -110,17 +112,62 @@ SIGNATURES = {
 
 
 def _batch_conflicts(trainer: TrainerConfig) -> Iterator[Conflict]:
-    if trainer.algorithm != "sft" and trainer.completions_per_update == 1:
+    compared = trainer.algorithm not in LEARN_ALONE
+    if trainer.completions_per_update > MOST_COMPLETIONS:
+        yield Conflict(
+            ("trainer.ppo_batch_size", "trainer.grad_accum_steps", "trainer.num_rollout_samples"),
+            f"their product, {trainer.completions_per_update:,} completions per update, is beyond {MOST_COMPLETIONS:,}",
+            "lower one of them",
+        )
+    if compared and trainer.completions_per_update == 1:
         yield Conflict(
             ("trainer.num_rollout_samples", "trainer.ppo_batch_size", "trainer.grad_accum_steps"),
             "one completion per update has nothing to be compared with, so its advantage is always 0",
             "set trainer.num_rollout_samples to 4 or more completions per prompt",
         )
-    if trainer.advantage.baseline in ("group", "leave_one_out") and trainer.num_rollout_samples == 1:
+    if compared and trainer.advantage.baseline in ("group", "leave_one_out") and trainer.num_rollout_samples == 1:
         yield Conflict(
             ("trainer.advantage.baseline", "trainer.num_rollout_samples"),
             f"the baseline {trainer.advantage.baseline} needs two or more completions per prompt",
             "raise trainer.num_rollout_samples, or set trainer.advantage.baseline to batch",
+        )
+    if trainer.algorithm == "sft" and trainer.use_sft_on_answer:
+        yield Conflict(
+            ("trainer.algorithm", "trainer.use_sft_on_answer"),
+            "sft learns from the references already",
+            "set trainer.use_sft_on_answer to false, or trainer.algorithm to grpo",
+        )
+    if trainer.algorithm == "ppo" and trainer.loss.sequence_level:
+        key = "trainer.loss.type" if trainer.loss.type == "gspo" else "trainer.loss.level"
+        yield Conflict(
+            ("trainer.algorithm", key),
+            "ppo has an advantage for each token, and a ratio per completion cannot tell them apart",
+            "set trainer.loss.type to dapo and trainer.loss.level to token",
+        )
+
+
+def _loss_conflicts(trainer: TrainerConfig) -> Iterator[Conflict]:
+    advantage, loss = trainer.advantage, trainer.loss
+    if advantage.refill and not advantage.drop_zero_variance_groups:
+        yield Conflict(
+            ("trainer.advantage.refill", "trainer.advantage.drop_zero_variance_groups"),
+            "only what was dropped is replaced by fresh prompts, and nothing is",
+            "set trainer.advantage.drop_zero_variance_groups to true, or trainer.advantage.refill to 0",
+        )
+    if loss.sampler_correction in ("token_mask", "sequence_mask") and loss.sampler_correction_cap <= 1:
+        yield Conflict(
+            ("trainer.loss.sampler_correction", "trainer.loss.sampler_correction_cap"),
+            f"a mask above {loss.sampler_correction_cap:g} leaves out the tokens that sampler and trainer agree on",
+            "set trainer.loss.sampler_correction_cap to 3.0 or so, or correct by token_truncate",
+        )
+
+
+def _evaluation_conflicts(trainer: TrainerConfig) -> Iterator[Conflict]:
+    if trainer.early_stop_after and not trainer.eval_every:
+        yield Conflict(
+            ("trainer.early_stop_after", "trainer.eval_every"),
+            "without evaluations nothing can tell when to stop",
+            "set trainer.eval_every, such as 10, or trainer.early_stop_after to 0",
         )
 
 
@@ -135,17 +182,45 @@ def _layer_conflicts(trainer: TrainerConfig) -> Iterator[Conflict]:
             )
 
 
-def _model_conflicts(model: ModelConfig) -> Iterator[Conflict]:
+def _model_conflicts(trainer: TrainerConfig, model: ModelConfig) -> Iterator[Conflict]:
     if model.quantize_bits is not None and not model.use_lora:
         yield Conflict(
             ("model.quantize_bits", "model.use_lora"),
             "quantised weights cannot be fine-tuned in full",
             "set model.use_lora to true, or model.quantize_bits to null",
         )
+    if trainer.grad_checkpoint and model.use_lora and model.lora_dropout:
+        yield Conflict(
+            ("trainer.grad_checkpoint", "model.lora_dropout"),
+            "layers that are computed again would drop other inputs than the first time",
+            "set model.lora_dropout to 0, or trainer.grad_checkpoint to false",
+        )
     if model.use_lora and model.lora_layers == 0:
         yield Conflict(
             ("model.lora_layers", "model.use_lora"), "LoRA on 0 layers trains nothing", "-1 adapts all layers"
         )
+
+
+def _home_conflicts(trainer: TrainerConfig, model: ModelConfig, data: DataConfig) -> Iterator[Conflict]:
+    paths = {
+        "model.model_path": model.model_path,
+        "model.ref_model_path": model.ref_model_path,
+        "data.train_path": data.train_path,
+        "data.val_path": data.val_path,
+        "trainer.output_dir": trainer.output_dir,
+    }
+    for key, path in paths.items():
+        if path is not None and not _has_home(path):
+            home = path.partition("/")[0]
+            yield Conflict((key,), f"nobody knows the home directory {home}", "write the path out")
+
+
+def _has_home(path: str) -> bool:
+    try:
+        Path(path).expanduser()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _generation_conflicts(generation: GenerationConfig, data: DataConfig) -> Iterator[Conflict]:
@@ -177,19 +252,53 @@ def _data_conflicts(data: DataConfig, *, plugins: bool) -> Iterator[Conflict]:
             f"{data.loader_type!r} is not a built-in loader, and no plugin could register it",
             f"built in are {', '.join(LOADERS)}",
         )
-    for key, path in (("data.train_path", data.train_path), ("data.val_path", data.val_path)):
+    train_path = None if data.loader_type == "hf" and data.hf_name else data.train_path
+    for key, path in (("data.train_path", train_path), ("data.val_path", data.val_path)):
         if path is not None and _unreadable(data.loader_type, path):
             yield Conflict(
                 ("data.loader_type", key),
                 f"the {data.loader_type} loader cannot read {path}",
                 "set data.loader_type to the kind of file you have: jsonl, npy or hf",
             )
-    if data.val_path is not None and data.val_fraction > 0:
+    asked = {"val_path": data.val_path, "val_fraction": data.val_fraction, "hf_val_split": data.hf_val_split}
+    given = tuple(f"data.{key}" for key, value in asked.items() if value)
+    if len(given) > 1:
         yield Conflict(
-            ("data.val_path", "data.val_fraction"),
-            "validation rows come from a file or from the training rows, not from both",
-            "set data.val_fraction to 0, or data.val_path to null",
+            given,
+            "validation rows come from one place: a file, a part of the training rows, or a split of their data set",
+            "set data.val_fraction to 0, the others to null",
         )
+    yield from _hub_conflicts(data)
+    yield from _column_conflicts(data)
+
+
+def _hub_conflicts(data: DataConfig) -> Iterator[Conflict]:
+    given = [f"data.{key}" for key in ("hf_name", "hf_val_split") if getattr(data, key) is not None]
+    if given and data.loader_type != "hf":
+        yield Conflict(
+            ("data.loader_type", *given),
+            f"the {data.loader_type} loader does not read them",
+            "set data.loader_type to hf",
+        )
+    if data.hf_name is not None and data.hf_revision is None:
+        yield Conflict(
+            ("data.hf_name", "data.hf_revision"),
+            "without a commit nobody can tell whether the rows have changed since they were tokenised",
+            "the commits of a data set are on its page, under Files: name one in full",
+        )
+
+
+def _column_conflicts(data: DataConfig) -> Iterator[Conflict]:
+    fields = (data.prompt_key, data.completion_key, "system", "test_cases", "meta")
+    names: dict[str, str] = {}
+    for column, target in data.columns.items():
+        key = f"data.columns.{column}"
+        if target not in fields and not (target.startswith("meta.") and target.removeprefix("meta.")):
+            yield Conflict((key,), f"{target!r} is no field of a row", f"fields are {', '.join(fields)} and meta.NAME")
+        elif target in names:
+            keys = (f"data.columns.{names[target]}", key)
+            yield Conflict(keys, f"both become {target}", "leave one of them out")
+        names[target] = column
 
 
 def _unreadable(loader: str, path: str) -> bool:
@@ -207,58 +316,3 @@ def _reward_conflicts(trainer: TrainerConfig, rewards: Sequence[RewardConfig]) -
     elif not any(reward.weight for reward in rewards):
         keys = tuple(f"rewards.{index}.weight" for index in range(len(rewards)))
         yield Conflict(keys, "all weights are 0, so every completion scores the same", "give one a weight above 0")
-
-
-def _trainer_warnings(trainer: TrainerConfig) -> Iterator[str]:
-    reinforcement = trainer.algorithm != "sft"
-    if reinforcement and trainer.num_rollout_samples == 1 and trainer.advantage.baseline == "auto":
-        yield (
-            "trainer.num_rollout_samples is 1, so trainer.advantage.baseline auto compares completions of different"
-            f" prompts (the {trainer.completions_per_update} of one update): a weak signal"
-        )
-    schedule = trainer.lr_schedule_config
-    if schedule is not None and schedule.arguments[0] != trainer.learning_rate:
-        yield (
-            f"trainer.learning_rate is {trainer.learning_rate:g} but {SCHEDULE}.arguments start at"
-            f" {schedule.arguments[0]:g}: the schedule decides"
-        )
-    if reinforcement and trainer.loss.type == "cispo" and trainer.loss.epsilon_high < 1:
-        yield (
-            f"trainer.loss.epsilon_high is {trainer.loss.epsilon_high:g}, which trainer.loss.type cispo takes as the"
-            " absolute cap of the ratio, so every on-policy token is capped: 5.0 or so is usual"
-        )
-    ranges = ("thinking_layer_start", "thinking_layer_end", "answer_layer_start", "answer_layer_end")
-    named = [f"trainer.{key}" for key in ranges if getattr(trainer, key) is not None]
-    if named and not (trainer.use_dual_gradients or trainer.use_sft_on_answer):
-        yield f"{', '.join(named)}: no effect without trainer.use_dual_gradients or trainer.use_sft_on_answer"
-
-
-def _reference_warnings(trainer: TrainerConfig, model: ModelConfig) -> Iterator[str]:
-    reference = model.ref_model_path
-    if reference is None or reference == model.model_path:
-        return
-    if trainer.grpo_beta == 0:
-        yield "model.ref_model_path is never loaded while trainer.grpo_beta is 0"
-    elif model.use_lora:
-        yield (
-            "model.ref_model_path is not used with model.use_lora:"
-            " the reference is model.model_path with the adapter off"
-        )
-
-
-def _tag_warnings(generation: GenerationConfig, data: DataConfig) -> Iterator[str]:
-    if generation.bias_answer_start and not generation.answer_start_tag:
-        yield (
-            f"generation.bias_answer_start is {generation.bias_answer_start:g} but generation.answer_start_tag"
-            " is empty, so it does nothing"
-        )
-    if generation.think_end_early_bias > 0 and generation.min_think_tokens:
-        yield (
-            f"generation.think_end_early_bias is {generation.think_end_early_bias:g}: a positive bias pushes"
-            f" thinking to close before generation.min_think_tokens ({generation.min_think_tokens}) are reached"
-        )
-    if generation.max_think_tokens is not None and generation.max_think_tokens >= data.max_gen_len:
-        yield (
-            f"generation.max_think_tokens ({generation.max_think_tokens}) is never reached within data.max_gen_len"
-            f" ({data.max_gen_len})"
-        )

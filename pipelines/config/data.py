@@ -11,7 +11,7 @@ class SyntheticConfig(Section):
     """A generated task, read by `loader_type: synthetic`."""
 
     task: str = Field(default="arithmetic", min_length=1)
-    """Generator of the rows. One of arithmetic, countdown, letter_counting, list_sorting, mcq,
+    """Generator of the rows. One of arithmetic, countdown, letter_counting, list_sorting, string_reversal, mcq,
     or the name of a reasoning-gym data set."""
 
     train_rows: int = Field(default=5000, ge=1)
@@ -51,13 +51,17 @@ class DataConfig(Section):
     completion_key: str = Field(default="completion", min_length=1)
     """Field of a row that holds the reference completion."""
 
+    columns: dict[str, str] = Field(default_factory=dict[str, str])
+    """Other names for fields or columns, such as {question: prompt, choices: meta.options}; meta.NAME puts one
+    into meta."""
+
     system_prompt: str | None = None
     """System message in front of each prompt; a row's own system field wins (null = none)."""
 
-    max_prompt_len: int = Field(default=64, ge=1)
+    max_prompt_len: int = Field(default=64, ge=1, le=1_048_576)
     """Most tokens of a rendered prompt; long_prompts says what happens to longer ones."""
 
-    max_gen_len: int = Field(default=64, ge=1)
+    max_gen_len: int = Field(default=64, ge=1, le=1_048_576)
     """Most tokens of a completion; longer ones are cut off and count as truncated."""
 
     long_prompts: Literal["drop", "truncate_left", "error"] = "drop"
@@ -73,10 +77,25 @@ class DataConfig(Section):
     """Visit prompts in a new random order each epoch."""
 
     hf_name: str | None = Field(default=None, min_length=1)
-    """Name of a Hugging Face data set, for loader_type hf (null = read train_path)."""
+    """Name of a data set on the Hugging Face hub, for loader_type hf (null = read train_path)."""
+
+    hf_revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
+    """Commit of hf_name, 40 hex digits: what a branch or tag names may change without notice."""
+
+    hf_subset: str | None = Field(default=None, min_length=1)
+    """Subset (configuration) of the Hugging Face data set, where it has several."""
 
     hf_split: str = Field(default="train", min_length=1)
     """Split of the Hugging Face data set to train on."""
+
+    hf_val_split: str | None = Field(default=None, min_length=1)
+    """Split with the validation rows (null = val_path or val_fraction)."""
+
+    pad_id: int | None = None
+    """Id that fills up rows of rectangular arrays, for loader_type npy (null = the tokenizer's pad token, else EOS)."""
+
+    pad_side: Literal["both", "right", "left"] = "both"
+    """Where rows of rectangular arrays are filled up; right keeps a BOS that is the pad id too."""
 
     synthetic: SyntheticConfig = SyntheticConfig()
     """A generated task, for loader_type synthetic."""

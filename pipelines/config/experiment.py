@@ -1,5 +1,6 @@
 """The root of the configuration: one experiment, all its sections, and the promise that they agree."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -50,6 +51,24 @@ class ExperimentConfig(Section):
 
     plugins: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
     """Python files that register rewards, evaluators, algorithms or loaders."""
+
+    @property
+    def best_metric(self) -> str:
+        """`checkpointing.best_metric`, with `auto` resolved."""
+        chosen = self.checkpointing.best_metric
+        if chosen != "auto":
+            return chosen
+        evaluated = self.trainer.eval_every and self.evaluation
+        return f"eval/{self.evaluation[0].name}/accuracy" if evaluated else "reward"
+
+    @property
+    def plugin_files(self) -> tuple[str, ...]:
+        """The files to import before names are looked up: `plugins`, and `rewards/NAME.py` where a reward has one.
+
+        Like all paths of a configuration they are relative to the working directory.
+        """
+        own = (Path("rewards", f"{reward.name}.py") for reward in self.rewards if reward.name.isidentifier())
+        return tuple(dict.fromkeys([*self.plugins, *(path.as_posix() for path in own if path.is_file())]))
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "ExperimentConfig":

@@ -1,13 +1,37 @@
 """The schema as data: every key with its path, docstring, type and default. Help, templates and suggestions read it."""
 
+import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
 from pipelines.config.section import Section
+
+LONG_WORD = 6
+"""Letters from which a key deep inside says enough by itself to be suggested elsewhere."""
+ELSEWHERE = {
+    "model_name": "model.model_path",
+    "model_name_or_path": "model.model_path",
+    "lr": "trainer.learning_rate",
+    "steps": "trainer.num_training_steps",
+    "max_steps": "trainer.num_training_steps",
+    "batch_size": "trainer.ppo_batch_size",
+    "gradient_accumulation_steps": "trainer.grad_accum_steps",
+    "num_generations": "trainer.num_rollout_samples",
+    "group_size": "trainer.num_rollout_samples",
+    "kl_coef": "trainer.grpo_beta",
+    "warmup_steps": "trainer.lr_schedule_config.warmup",
+    "max_prompt_length": "data.max_prompt_len",
+    "max_completion_length": "data.max_gen_len",
+    "max_new_tokens": "data.max_gen_len",
+    "max_tokens": "data.max_gen_len",
+}
+"""What other programs call a key of ours."""
 
 Path = tuple[str | int, ...]
 """Where a value is: `("trainer", "loss", "type")`, with positions for items of a list."""
@@ -39,10 +63,16 @@ class Key:
 
 
 def dotted(path: Path) -> str:
-    """`rewards.0.weight` for `("rewards", 0, "weight")`."""
-    return ".".join(map(str, path))
+    """`rewards.0.weight` for `("rewards", 0, "weight")`; parts that could not be seen or told apart are quoted."""
+    return ".".join(map(_part, path))
 
 
+def _part(part: str | int) -> str:
+    text = str(part)
+    return text if text and text.isprintable() and text == text.strip() and "." not in text else ascii(part)
+
+
+@cache
 def keys_of(section: type[Section], prefix: tuple[str, ...] = ()) -> dict[str, Key]:
     """The keys of one section by name, in the order of the file that defines it."""
     keys: dict[str, Key] = {}
@@ -79,9 +109,13 @@ def find(root: type[Section], path: Path) -> Key | None:
 
 def suggest(root: type[Section], path: Path) -> str:
     """A hint for an unknown key: what was meant, or else what there is in its section."""
+    word = str(path[-1])
+    inside = (*path[:-1], *word.split("."))
+    if len(inside) > len(path) and find(root, inside):
+        return f"write sections inside each other, as in {{{word.replace('.', ': {')}: ...{'}' * word.count('.')}}}"
     meant = guess(root, path)
     if meant:
-        return f"did you mean {meant}?"
+        return f"did you mean {meant}?" + ("" if word.isascii() else f" {word!a} only looks like it")
     section = _section_at(root, path[:-1])
     if section is None:
         return f"{dotted(path[:-1])} has no keys below it"
@@ -89,20 +123,31 @@ def suggest(root: type[Section], path: Path) -> str:
 
 
 def guess(root: type[Section], path: Path) -> str:
-    """The dotted key that was probably meant: a close name in the same section, else anywhere outside lists, or ""."""
-    word = str(path[-1])
+    """The dotted key that was probably meant: a close name in the same section, else anywhere outside lists, or "".
+
+    What has the words of a key, or a name that other programs give it, comes first.
+    """
+    word, whole = _plain(str(path[-1])), _plain("_".join(map(str, path)))
+    keys = [key.path for key in walk(root) if not inside_list(root, key.path)]
+    joined = {"_".join(key): dotted(key) for key in keys}
+    last = {key[-1]: dotted(key) for key in reversed(keys) if not key[2:] or len(key[-1]) >= LONG_WORD}
+    same = joined.get(whole) or last.get(whole) or ELSEWHERE.get(whole) or ELSEWHERE.get(word)
+    if same:
+        return same
     section = _section_at(root, path[:-1])
     close = get_close_matches(word, section.model_fields, n=1) if section else []
     if close:
         return dotted((*path[:-1], close[0]))
-    keys = [key.path for key in walk(root) if not inside_list(root, key.path)]
-    joined = {"_".join(key): dotted(key) for key in keys}
-    last = {key[-1]: dotted(key) for key in reversed(keys)}
-    for names, wanted, cutoff in ((joined, "_".join(map(str, path)), 0.9), (last, word, 0.75)):
+    for names, wanted, cutoff in ((joined, whole, 0.9), (last, word, 0.75)):
         close = get_close_matches(wanted, names, n=1, cutoff=cutoff)
         if close:
             return names[close[0]]
     return ""
+
+
+def _plain(word: str) -> str:
+    """A word as keys are spelt: small letters, of the usual width, with underscores."""
+    return re.sub(r"[-\s]", "_", unicodedata.normalize("NFKC", word).strip().casefold())
 
 
 def inside_list(root: type[Section], path: Path) -> bool:

@@ -1,6 +1,7 @@
 """`generation`: how completions are sampled, and how tags steer thinking and answer.
 
-The biases are added to the raw logits of response tokens, at a tag's next token if it is several tokens long.
+The biases are added to the raw logits of response tokens, at a tag's next token if it is several tokens long. They are
+part of the policy: the recorded log-probabilities and those of the update are those of the biased distribution.
 """
 
 from typing import Annotated, Literal
@@ -26,7 +27,7 @@ class GenerationConfig(Section):
     """Drop tokens less likely than this fraction of the likeliest one (0 = off)."""
 
     repetition_penalty: float | None = Field(default=None, gt=0)
-    """Divide the logits of tokens that already occurred by this (null = off)."""
+    """Divide the logits of the last 20 tokens by this, or multiply negative ones (null = off)."""
 
     think_start_tag: str = "<think>"
     """Tag that opens thinking."""
@@ -38,13 +39,13 @@ class GenerationConfig(Section):
     """Tag that opens the answer ("" = none)."""
 
     answer_end_tag: str = ""
-    """Tag that closes the answer ("" = none)."""
+    """Tag that closes the answer: rewards see what stands between the two ("" = none)."""
 
     bias_close_think: float = 0.0
     """Added to the close tag's logit while thinking is open; negative lengthens thinking."""
 
     bias_answer_start: float = 0.0
-    """Added to the answer tag's logit after thinking, until it appears. Needs answer_start_tag."""
+    """Added to the answer tag's logit after thinking, until it appears there. Needs answer_start_tag."""
 
     punish_extra_think_end: float = 0.0
     """Added to the close tag's logit after thinking; negative discourages a second one."""
@@ -59,10 +60,10 @@ class GenerationConfig(Section):
     """Added to the close tag's logit below min_think_tokens. Negative delays closing, positive pushes it."""
 
     max_think_tokens: int | None = Field(default=None, ge=1)
-    """Hard budget of thinking tokens, after which the close tag is forced (null = none)."""
+    """Hard budget of thinking tokens; then the close tag is forced, without loss (null = none)."""
 
     stop: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
-    """Texts that end a completion, besides the model's end-of-sequence tokens."""
+    """Texts that end a completion and stay in it, besides the model's end-of-sequence tokens."""
 
     rollout_batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Completions decoded side by side: a matter of memory and speed only."""

@@ -1,7 +1,8 @@
 """From files, environment and `--set` to one checked configuration that knows where each value came from."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -9,9 +10,11 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from pipelines.config import fields
-from pipelines.config.checks import warnings
 from pipelines.config.experiment import ExperimentConfig
-from pipelines.config.problems import DEFAULT, config_error
+from pipelines.config.problems import DEFAULT, config_error, located
+from pipelines.config.remarks import remarks
+from pipelines.config.values import leaves
+from pipelines.errors import GrpoError
 
 DEFAULT_FILE = Path("config.yaml")
 
@@ -28,13 +31,25 @@ class Loaded:
     files: tuple[Path, ...]
     warnings: list[str]
 
+    places: Mapping[fields.Path, str]
+    """Where each value and section was written; defaults are not among them."""
+
+    @contextmanager
+    def placing(self) -> Generator[None]:
+        """Inside the block an error whose message begins with a key is told with the place of that key."""
+        try:
+            yield
+        except GrpoError as error:
+            error.message = located(error, self.places).message
+            raise
+
 
 def load(files: Sequence[Path | str] | None = None, overrides: Sequence[str] | None = None) -> Loaded:
     """Defaults < files in order < GRPO_ variables < `--set`; without files, `config.yaml` if there is one.
 
     Raises ConfigError, with file, line and dotted key, for anything that cannot be used as written.
     """
-    chosen = files or ([DEFAULT_FILE] if DEFAULT_FILE.is_file() else [])
+    chosen = files or ([DEFAULT_FILE] if os.path.lexists(DEFAULT_FILE) else [])
     return resolve(chosen, overrides or [], os.environ)
 
 
@@ -56,23 +71,10 @@ def resolve(files: Sequence[Path | str], overrides: Sequence[str], environ: Mapp
         raise config_error(error, merged.origins) from error
     origins = {
         fields.dotted(path): merged.origins[path] if _holds(merged.value, path) else DEFAULT
-        for path in _leaves(config.model_dump(mode="json"))
+        for path, _ in leaves(config.model_dump(mode="json"))
     }
-    odd = warnings(config.trainer, config.model, config.generation, config.data)
-    return Loaded(config, origins, paths, odd)
-
-
-def _leaves(value: Any, path: fields.Path = ()) -> Iterator[fields.Path]:
-    """Paths of single values, empty mappings, and lists that hold no mappings."""
-    children: list[tuple[str | int, Any]] = []
-    if isinstance(value, dict):
-        children = list(cast("dict[str | int, Any]", value).items())
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in cast("list[Any]", value)):
-        children = list(enumerate(cast("list[Any]", value)))
-    if not children:
-        yield path
-    for part, child in children:
-        yield from _leaves(child, (*path, part))
+    odd = remarks(config.trainer, config.model, config.generation, config.data)
+    return Loaded(config, origins, paths, odd, merged.origins)
 
 
 def _holds(value: Any, path: fields.Path) -> bool:

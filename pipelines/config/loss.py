@@ -6,6 +6,9 @@ from pydantic import Field
 
 from pipelines.config.section import Section
 
+CorrectionMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
+"""A weight per token or one per completion; clamped to its cap, or 0 above it."""
+
 
 class LossConfig(Section):
     """The policy loss."""
@@ -41,6 +44,14 @@ class LossConfig(Section):
 
     mask_truncated_completions: bool = False
     """Leave completions cut off at max_gen_len out of the loss. Their reward stays in the group's statistics."""
+
+    sampler_correction: CorrectionMode | None = None
+    """Correction for sampling that top_p, top_k or min_p narrowed (null = off).
+    Terms are weighed by w = p(token) / p(token as sampled): token = one per token, sequence = their product over the
+    completion; truncate = w at most sampler_correction_cap, mask = terms with a larger w count as 0."""
+
+    sampler_correction_cap: float = Field(default=3.0, gt=0)
+    """Largest weight that sampler_correction allows."""
 
     @property
     def sequence_level(self) -> bool:

@@ -21,10 +21,10 @@ class MonitoringConfig(Section):
     """Write prompts and completions into samples.jsonl; false leaves only their numbers."""
 
     use_wandb: bool = False
-    """Send metrics to Weights & Biases; nothing leaves the machine unless this is on."""
+    """Send metrics to Weights & Biases (extra wandb); nothing leaves the machine unless this is on."""
 
     wandb_project: str = Field(default="grpo", min_length=1)
     """Project of the Weights & Biases run."""
 
     use_tensorboard: bool = False
-    """Write metrics for TensorBoard into the output directory."""
+    """Write metrics for TensorBoard into the output directory (extra tensorboard)."""

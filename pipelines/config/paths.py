@@ -1,12 +1,10 @@
 """`paths`: where results that are reused between runs lie."""
 
-from pydantic import Field
-
-from pipelines.config.section import Section
+from pipelines.config.section import Directory, Section
 
 
 class PathsConfig(Section):
     """Directories of the stage store."""
 
-    stages: str = Field(default=".grpo/stages", min_length=1)
+    stages: Directory = ".grpo/stages"
     """Directory of the stage store, where finished stages are found again."""

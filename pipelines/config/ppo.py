@@ -15,10 +15,10 @@ class PpoConfig(Section):
     """Lambda of the generalised advantage estimate: 0 trusts the value head, 1 the returns."""
 
     value_coef: float = Field(default=0.5, ge=0)
-    """Weight of the value loss."""
+    """Weight of the value loss, from which the model learns too (0 = the values stay 0)."""
 
     value_clip: float = Field(default=0.2, ge=0)
     """How far a value may move from its old estimate before the loss is clipped (0 = no clipping)."""
 
     value_learning_rate: float = Field(default=1e-4, gt=0)
-    """Step size of the value head."""
+    """Step size of the value head, constant; the model's own comes from the schedule."""

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 from pipelines.config.experiment import ExperimentConfig
 from pipelines.config.fields import Key, dotted, keys_of
 from pipelines.config.section import Section
-from pipelines.config.unfinished import UNFINISHED
 from pipelines.config.yaml_writer import as_yaml
 
 INTRODUCTION = """\
@@ -28,13 +27,13 @@ GRPO_TRAINER__LEARNING_RATE=1e-5 grpo train             # two underscores betwee
 grpo train --set trainer.loss.type=grpo --set 'rewards=[{name: exact_match}]'
 ```
 
-`grpo train --dry-run` prints the outcome with the origin of each value. Values are read as YAML 1.2: `1e-5` is a
+`grpo config show` prints the outcome with the origin of each value. Values are read as YAML 1.2: `1e-5` is a
 number, `no` and `1:30` are texts, `true` and `false` are the only booleans. Unknown keys, unknown `GRPO_` variables,
 keys written twice, `010`, NaN, infinities and tags are errors that name the file, the line and the key.
 
 ## Batch arithmetic
 
-An update is one optimizer step. It learns from
+An update is one optimizer step (`trainer.num_iterations` of them from the same rollouts, if above 1). It learns from
 
 - B = `trainer.ppo_batch_size` x `trainer.grad_accum_steps` prompts,
 - G = `trainer.num_rollout_samples` completions of each, which are compared with one another,
@@ -50,7 +49,7 @@ BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 def reference() -> str:
     """The whole page."""
-    parts = [INTRODUCTION, *_section(ExperimentConfig, (), "The sections"), *_unfinished()]
+    parts = [INTRODUCTION, *_section(ExperimentConfig, (), "The sections")]
     return "\n".join(parts)
 
 
@@ -64,7 +63,7 @@ def values_of(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
         return " or ".join(values_of(member, () if member is NoneType else metadata) for member in ordered)
     if origin is Literal:
         return ", ".join(f"`{as_yaml(choice)}`" for choice in arguments)
-    if origin is tuple:
+    if origin in (tuple, list):
         return f"list of {_plural(arguments[0])}"
     if origin is dict or (isinstance(annotation, type) and issubclass(annotation, Section)):
         return "keys and values"
@@ -88,13 +87,17 @@ def _bounds(metadata: tuple[Any, ...]) -> Iterator[str]:
 def _section(section: type[Section], path: tuple[str, ...], title: str) -> Iterator[str]:
     """A heading, the table of the section's keys, then the sections below it."""
     yield f"## {title}\n"
-    keys = keys_of(section, path)
-    yield "| key | values | default | meaning |\n|---|---|---|---|"
-    yield "\n".join(map(_row, keys.values())) + "\n"
-    for key in keys.values():
+    yield table(section, path)
+    for key in keys_of(section, path).values():
         if key.nested is not None:
             many = " (a list; the keys of each item)" if key.many else ""
             yield from _section(key.nested, key.path, f"`{dotted(key.path)}`{many}")
+
+
+def table(section: type[Section], path: tuple[str, ...] = ()) -> str:
+    """The keys of one section, a row each."""
+    rows = map(_row, keys_of(section, path).values())
+    return "\n".join(["| key | values | default | meaning |", "|---|---|---|---|", *rows, ""])
 
 
 def _row(key: Key) -> str:
@@ -112,16 +115,6 @@ def _default(key: Key) -> str:
         items = cast("tuple[Section, ...]", key.default)
         return f"`{as_yaml([item.model_dump(exclude_defaults=True) for item in items])}`"
     return f"`{as_yaml(key.default)}`"
-
-
-def _unfinished() -> Iterator[str]:
-    yield "## Not working yet\n\nThese are checked like all others, and then refused by the commands that read them.\n"
-    yield "| key | what works today |\n|---|---|"
-    for row in UNFINISHED:
-        refused = " or ".join(f"`{as_yaml(value)}`" for value in row.refused)
-        works = " or ".join(f"`{as_yaml(value)}`" for value in row.works)
-        yield f"| `{row.key}` | {works or f'anything but {refused}'} |"
-    yield ""
 
 
 if __name__ == "__main__":

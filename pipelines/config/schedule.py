@@ -19,7 +19,7 @@ class LrScheduleConfig(Section):
     step_decay [start, factor, step_size]; constant [rate]."""
 
     warmup: int = Field(default=0, ge=0)
-    """Updates over which the rate rises linearly before the schedule starts (0 = none)."""
+    """Optimizer steps over which the rate rises linearly before the schedule starts (0 = none)."""
 
     warmup_init: float | None = Field(default=None, ge=0)
     """Learning rate at the start of the warm-up (null = one tenth of the first argument)."""

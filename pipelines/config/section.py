@@ -1,6 +1,12 @@
 """What every part of the configuration is: frozen, strict about types, and closed to unknown keys."""
 
-from pydantic import BaseModel, ConfigDict
+import os
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Directory = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+"""A path of our own making, its leading `~` replaced: a directory of that name is nobody's wish."""
 
 
 class Section(BaseModel):

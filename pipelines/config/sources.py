@@ -1,5 +1,7 @@
 """Where values come from: one pydantic-settings source a kind, each of which remembers the place of every value."""
 
+import codecs
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,10 @@ from pipelines.errors import ConfigError
 PREFIX = "GRPO_"
 RESERVED: frozenset[str] = frozenset()
 """Variables that start with GRPO_ and are not configuration."""
+
+
+MAX_BYTES = 1 << 20
+"""Of a file; a configuration has a few thousand."""
 
 
 class Layers(BaseSettings):
@@ -126,7 +132,12 @@ def _nested(path: tuple[str, ...], text: str, place: str) -> Document:
     if not text.strip():
         raise ConfigError(f"{place}: {fields.dotted(path)} has no value", hint='write null, or "" for an empty text')
     document = parse(text, lambda _: place, path)
-    value = document.value
+    written, value = text.strip(), document.value
+    if isinstance(value, str) and value != written and written[0] not in "\"'|>":
+        raise ConfigError(
+            f"{place}: {fields.dotted(path)}: without quotes this is read as {value[:60]!r}",
+            hint="quotes of its own keep a text whole, with '#' and line ends as \\n: '\"...\"'",
+        )
     for part in reversed(path):
         value = {part: value}
     parents = {path[:depth]: place for depth in range(1, len(path))}
@@ -135,12 +146,30 @@ def _nested(path: tuple[str, ...], text: str, place: str) -> Document:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            what = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file but a pipe or a device"
+            raise ConfigError(f"{path}: {what}", hint="give a YAML file, such as config.yaml")
+        if status.st_size > MAX_BYTES:
+            size = f"{status.st_size / (1 << 20):.1f} MiB"
+            raise ConfigError(f"{path}: {size} are no configuration", hint=f"the most is {MAX_BYTES >> 20} MiB")
+        if not status.st_size:
+            return ""  # nothing is read of what the system makes up: it may wait, or have no end
+        return _decoded(path, path.read_bytes())
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path}: no such file", hint="`grpo init-config` writes a configuration to start from"
         ) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: {reason}", hint="give a YAML file that can be read") from error
+
+
+def _decoded(path: Path, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})", hint="save the file as UTF-8") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", hint="give a YAML file that can be read") from error
+        wide = "UTF-16 or UTF-32" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ""
+        line = content.count(b"\n", 0, error.start) + 1
+        found = wide or f"not UTF-8 text (byte {error.start})"
+        raise ConfigError(f"{path}:{line}: {found}", hint="save the file as UTF-8") from error

@@ -1,16 +1,18 @@
 """Configuration files to start from, written from the schema: the key, its value, and what its docstring says first."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import ValidationError
 
+from pipelines.config.advanced import advanced_headings, advanced_settings
 from pipelines.config.experiment import ExperimentConfig
-from pipelines.config.fields import Key, dotted, keys_of, walk
-from pipelines.config.problems import config_error
+from pipelines.config.fields import Key, Path, find, walk
+from pipelines.config.problems import config_error, path_of
 from pipelines.config.schedule import LrScheduleConfig
 from pipelines.config.section import Section
-from pipelines.config.yaml_writer import as_yaml
+from pipelines.config.values import part
+from pipelines.config.yaml_writer import document_lines, nothing
 from pipelines.errors import ConfigError
 
 MINIMAL = (
@@ -37,8 +39,11 @@ TEMPLATES = {"minimal": MINIMAL, "standard": STANDARD, "advanced": ADVANCED}
 """Keys that each template shows; a key stands for everything below it."""
 
 OWN_MODEL = {
-    "trainer": {"learning_rate": 1e-5, "ppo_batch_size": 8, "num_rollout_samples": 8},
-    "data": {"max_prompt_len": 256, "max_gen_len": 256},
+    "trainer.learning_rate": 1e-5,
+    "trainer.ppo_batch_size": 8,
+    "trainer.num_rollout_samples": 8,
+    "data.max_prompt_len": 256,
+    "data.max_gen_len": 256,
 }
 """What suits a model that was not made for the built-in task, where nothing else is asked for."""
 
@@ -49,9 +54,14 @@ FINAL = 0.1
 """Fraction of the learning rate at the end of the schedule that templates show: small last steps settle the policy."""
 
 HEADER = """\
-# A configuration of grpo ({name} template). What is left out keeps its default: see docs/configuration.md.
-# Any value can also be set on the command line, --set trainer.seed=1, or as GRPO_TRAINER__SEED=1.
+# The {name} template of grpo: {content}.
+# What is left out keeps its default (docs/configuration.md); --set trainer.seed=1 and GRPO_TRAINER__SEED=1 win.
 """
+CONTENT = {
+    "minimal": "what every run chooses for itself",
+    "standard": "the usual settings, for GRPO on all weights",
+    "advanced": "every setting; dual gradients, SFT, LoRA, several rewards and evaluations are on",
+}
 
 
 def render_template(
@@ -60,79 +70,84 @@ def render_template(
     model_path: str | None = None,
     data_path: str | None = None,
     base: ExperimentConfig | None = None,
+    num_layers: int | None = None,
 ) -> str:
     """The text of a template: its keys, and any others that `base` sets to something other than the default.
 
+    What `base` gives wins over what a template would switch on. `num_layers` is the depth of the model, where known.
     Raises ConfigError for an unknown name, or paths that contradict `base`.
     """
     if name not in TEMPLATES:
         raise ConfigError(f"no template is called {name!r}", hint=f"there are {', '.join(TEMPLATES)}")
-    config = _with_paths(base or ExperimentConfig(), model_path, data_path)
-    changed = [dotted(key.path) for key in walk(ExperimentConfig) if _changed(config, key)]
-    shown = [tuple(key.split(".")) for key in (*TEMPLATES[name], *changed)]
-    config = _with_schedule(config)
-    return HEADER.format(name=name) + "\n".join(_section_lines(config, (), shown)) + "\n"
+    given = base or ExperimentConfig()
+    config = _with_paths(given, model_path, data_path)
+    if name == "advanced":
+        config = _switched_on(config, given, num_layers)
+    changed = [key.path for key in walk(ExperimentConfig) if _changed(config, key)]
+    shown = [*(path_of(key) for key in TEMPLATES[name]), *changed]
+    values = part(_with_schedule(config).model_dump(mode="json"), shown)
+    heading = advanced_headings(config, num_layers) if name == "advanced" else nothing
+    lines = document_lines(values, ExperimentConfig, _meaning, heading)
+    return HEADER.format(name=name, content=CONTENT[name]) + "\n".join(lines) + "\n"
 
 
-def _section_lines(section: Section, path: tuple[str, ...], shown: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """The lines of a section's shown keys, each with its comment; sections of the root stand apart."""
-    indent = "  " * len(path)
-    for name, key in keys_of(type(section), path).items():
-        if not any(_above(chosen, key.path) or _above(key.path, chosen) for chosen in shown):
-            continue
-        value = getattr(section, name)
-        below = _below(value, key, shown)
-        if not path:
-            yield ""
-        yield f"{indent}{name}:{'' if below else ' ' + as_yaml(value)}  # {key.sentence}"
-        yield from below
-
-
-def _below(value: Any, key: Key, shown: Sequence[tuple[str, ...]]) -> list[str]:
-    if isinstance(value, Section):
-        return list(_section_lines(value, key.path, shown))
-    lines: list[str] = []
-    for item in cast("Sequence[Section]", value) if key.many else ():
-        first, *others = _section_lines(item, key.path, [key.path])
-        lines += [f"  - {first.lstrip()}", *(f"  {line}" for line in others)]
-    return lines
-
-
-def _above(path: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    return other[: len(path)] == path
+def _meaning(path: Path) -> str:
+    key = find(ExperimentConfig, path)
+    return key.sentence if key else ""
 
 
 def _changed(config: ExperimentConfig, key: Key) -> bool:
     """Whether a value, not a section, was set to something else than its default."""
     here: Any = config
     usual: Any = ExperimentConfig()
-    for part in key.path:
+    for name in key.path:
         if not isinstance(here, Section):
             return False  # inside a list, whose own key stands for it
-        here, usual = getattr(here, part), getattr(usual, part, None)
+        here, usual = getattr(here, name), getattr(usual, name, None)
     return here != usual and not (isinstance(here, Section) and isinstance(usual, Section))
 
 
 def _with_paths(base: ExperimentConfig, model_path: str | None, data_path: str | None) -> ExperimentConfig:
-    values = base.model_dump()
+    settings: dict[str, Any] = {}
     if model_path is not None:
-        values["model"]["model_path"] = model_path
-        if not model_path.startswith("builtin:"):
-            for section, settings in OWN_MODEL.items():
-                untouched = {key: value for key, value in settings.items() if _is_default(base, section, key)}
-                values[section].update(untouched)
+        own = {} if model_path.startswith("builtin:") else _not_given(OWN_MODEL, base)
+        settings |= {"model.model_path": model_path, **own}
     if data_path is not None:
-        values["data"]["train_path"] = data_path
-        loader = next((LOADERS[suffix] for suffix in LOADERS if data_path.endswith(suffix)), None)
-        values["data"]["loader_type"] = loader or base.data.loader_type
+        loader = next((LOADERS[suffix] for suffix in LOADERS if data_path.endswith(suffix)), base.data.loader_type)
+        settings |= {"data.train_path": data_path, "data.loader_type": loader}
+    return _with(base, settings)
+
+
+def _switched_on(config: ExperimentConfig, given: ExperimentConfig, num_layers: int | None) -> ExperimentConfig:
+    """With what the advanced template switches on, but for what was given."""
+    adapters = config.model.use_lora or not _is_given(given, ("model", "use_lora"))
+    return _with(config, _not_given(advanced_settings(config, num_layers, adapters=adapters), given))
+
+
+def _not_given(settings: Mapping[str, Any], given: ExperimentConfig) -> dict[str, Any]:
+    """The settings whose keys nobody wrote down."""
+    return {key: value for key, value in settings.items() if not _is_given(given, path_of(key))}
+
+
+def _is_given(config: Section, path: Path) -> bool:
+    name, *below = path
+    inner = getattr(config, str(name))
+    return name in config.model_fields_set and (not below or _is_given(inner, tuple(below)))
+
+
+def _with(config: ExperimentConfig, settings: Mapping[str, Any]) -> ExperimentConfig:
+    """The configuration with some values set by dotted key, checked as a whole."""
+    values = config.model_dump()
+    for key, value in settings.items():
+        *sections, name = key.split(".")
+        holder = values
+        for section in sections:
+            holder = holder[section]
+        holder[name] = value
     try:
         return ExperimentConfig.model_validate(values)
     except ValidationError as error:
         raise config_error(error, {}) from error
-
-
-def _is_default(config: ExperimentConfig, section: str, key: str) -> bool:
-    return getattr(getattr(config, section), key) == getattr(getattr(ExperimentConfig(), section), key)
 
 
 def _with_schedule(config: ExperimentConfig) -> ExperimentConfig:

@@ -1,7 +1,8 @@
 """`trainer`: how many prompts an update sees, how far it steps, and what the loss is made of.
 
 Batch arithmetic in one line: an update learns from B = ppo_batch_size * grad_accum_steps prompts,
-each with G = num_rollout_samples completions, so N = B * G completions, and takes one optimizer step.
+each with G = num_rollout_samples completions, so N = B * G completions, and takes num_iterations
+optimizer steps from them, one by default.
 How many of them pass through memory at a time is `micro_batch_tokens`, which never changes the result.
 """
 
@@ -13,7 +14,7 @@ from pipelines.config.advantage import AdvantageConfig
 from pipelines.config.loss import LossConfig
 from pipelines.config.ppo import PpoConfig
 from pipelines.config.schedule import LrScheduleConfig
-from pipelines.config.section import Section
+from pipelines.config.section import Directory, Section
 
 
 class TrainerConfig(Section):
@@ -22,11 +23,12 @@ class TrainerConfig(Section):
     algorithm: str = Field(default="grpo", min_length=1)
     """Algorithm to train with: grpo, ppo, sft, or one that a plugin registers."""
 
-    output_dir: str = Field(default="./outputs/run", min_length=1)
+    output_dir: Directory = "./outputs/run"
     """Directory of the run: checkpoints, metrics, samples and log."""
 
     num_training_steps: int = Field(default=110, ge=1)
-    """Number of updates, that is of optimizer steps."""
+    """Number of updates; each learns from fresh rollouts, in num_iterations optimizer steps. A run goes on if it is
+    raised."""
 
     learning_rate: float = Field(default=3e-4, ge=0)
     """Step size of AdamW when lr_schedule_config is null, which otherwise decides."""
@@ -54,7 +56,8 @@ class TrainerConfig(Section):
     """Accumulation steps per update; times ppo_batch_size = prompts per update."""
 
     num_iterations: int = Field(default=1, ge=1)
-    """Updates made from each batch of rollouts (1 = on-policy)."""
+    """Optimizer steps made from each batch of rollouts (1 = on-policy).
+    The learning rate schedule counts all of them."""
 
     micro_batch_tokens: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Tokens that pass through the model at a time; memory only, never the result."""
@@ -63,7 +66,7 @@ class TrainerConfig(Section):
     """Largest norm of the gradient; longer ones are scaled down to it (0 = no clipping)."""
 
     grad_checkpoint: bool = False
-    """Recompute activations in the backward pass, to trade time for memory."""
+    """Recompute activations in the backward pass, to trade time for memory. On a GPU that is done anyway."""
 
     master_weights: Literal["auto", "float32", "none"] = "auto"
     """Whether to step a float32 copy of the weights; auto = if all of a 16-bit model is trained."""
@@ -72,7 +75,8 @@ class TrainerConfig(Section):
     """Weight of the KL to the reference model (0 = off, and no reference is loaded)."""
 
     seed: int = Field(default=0, ge=-1, le=2**32 - 1)
-    """Seed of everything random in the run (-1 = drawn once and recorded)."""
+    """Seed of everything random in the run (-1 = drawn once and recorded).
+    Evaluations and samples never draw one: -1 is 0 to them, so that two of them compare the same."""
 
     loss: LossConfig = LossConfig()
     """The policy loss."""
@@ -124,17 +128,32 @@ class TrainerConfig(Section):
     """Weight of the reference's answer tokens in sft_mode weighted."""
 
     eval_every: int = Field(default=0, ge=0)
-    """Updates between evaluations during training (0 = never)."""
+    """Updates between evaluations during training (0 = never).
+    The benchmarks are those of the evaluation section. The starting model and the last update are evaluated too.
+    Training is the same to the bit with or without."""
+
+    early_stop_after: int = Field(default=0, ge=0)
+    """End the run after so many evaluations in a row that did not better checkpointing.best_metric (0 = never)."""
 
     abort_after_dead_updates: int = Field(default=50, ge=0)
     """End the run after so many updates in a row that taught nothing (0 = never)."""
 
     @property
+    def evaluation_seed(self) -> int:
+        """Seed of evaluations and samples, which is fixed even where the run draws its own."""
+        return max(0, self.seed)
+
+    @property
     def prompts_per_update(self) -> int:
-        """B, the prompts behind one optimizer step."""
+        """B, the prompts behind one update."""
         return self.ppo_batch_size * self.grad_accum_steps
 
     @property
+    def full_learning_rate(self) -> float:
+        """The learning rate after the warm-up, from which a schedule may go down."""
+        return self.learning_rate if self.lr_schedule_config is None else float(self.lr_schedule_config.arguments[0])
+
+    @property
     def completions_per_update(self) -> int:
-        """N = B * G, the completions behind one optimizer step."""
+        """N = B * G, the completions behind one update."""
         return self.prompts_per_update * self.num_rollout_samples

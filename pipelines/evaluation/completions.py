@@ -5,7 +5,7 @@ B prompts with G completions each give N = B * G contexts, group by group, in th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,22 @@ from pipelines.config import GenerationConfig
 from pipelines.rewards.context import RewardContext, completion_context
 
 if TYPE_CHECKING:
-    from pipelines.generation.engine import Rollouts
+    from pipelines.generation.rollouts import Rollouts
     from pipelines.models.load import LoadedModel
     from pipelines.rows.records import Row
     from pipelines.tokens.dataset import TokenDataset
+
+
+WIDTHS = 8
+"""So many times the prompts that decode side by side are handed over together: they take each other's places."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Tokens whose log-probability is asked for, after others: at least one."""
+
+    context: np.ndarray  # [P] int32, P >= 1
+    target: np.ndarray  # [C] int32
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,8 @@ class Prompt:
     tokens: np.ndarray  # [P] int32
     preopened: bool
     row: Row
+    pieces: tuple[Piece, ...] = ()
+    """What a benchmark that samples nothing has the model read."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +70,25 @@ def complete(
     seed: int,
     purpose: str,
     step: int = 0,
+    on_finished: Callable[[int], None] | None = None,
 ) -> Iterator[Completed]:
     """`group_size` completions of each prompt, some prompts at a time, in their order.
 
     How many at a time changes memory and speed only: a sample is drawn by (seed, purpose, step, prompt, sample).
+    on_finished: told how many more completions have ended, while others go on.
     """
+    from pipelines.generation.controls import make_controls
     from pipelines.generation.engine import generate
     from pipelines.generation.seeds import row_keys
     from pipelines.generation.width import rows_at_once
 
-    tags = tags_for(loaded.tokenizer, generation)
+    tags, controls = tags_for(loaded.tokenizer, generation), make_controls(loaded.tokenizer, generation)
     tokens = [prompt.tokens for prompt in prompts]
     width = max(1, rows_at_once(loaded.model, tokens, group_size, max_tokens, generation) // group_size)
-    for start in range(0, len(prompts), width):
-        some = list(prompts[start : start + width])
+    tell = None if on_finished is None else lambda ended, _: on_finished(ended.size)
+    for start in range(0, len(prompts), WIDTHS * width):
+        some = list(prompts[start : start + WIDTHS * width])
+        rows, preopened = [prompt.row for prompt in some], [prompt.preopened for prompt in some]
         rollouts = generate(
             loaded.model,
             [prompt.tokens for prompt in some],
@@ -78,8 +97,10 @@ def complete(
             eos_ids=loaded.eos_ids,
             max_tokens=max_tokens,
             seeds=row_keys(seed, purpose, step, [prompt.index for prompt in some], group_size),
+            controls=controls,
+            preopened=preopened,
+            on_finished=tell,
         )
-        rows, preopened = [prompt.row for prompt in some], [prompt.preopened for prompt in some]
         contexts = completion_contexts(rollouts, rows, preopened, loaded.tokenizer, tags, step=step)
         yield Completed(some, rollouts, contexts)
 
@@ -120,7 +141,8 @@ def completion_contexts(
             rollouts.completion(n).tolist(),
             int(lengths[n]),
             decode=tokenizer.decode,
-            tag_tokens=tags,
+            tag_tokens=(tags.open, tags.close),
+            answer_tags=tags.answer,
             eos_ids=tokenizer.eos_token_ids,
             think_tags=think_tags,
             thinking_opened=bool(preopened[prompt]),

@@ -23,7 +23,7 @@ class ExactMatch(BaseEvaluator):
         prompts = [prompt for prompt in prompts_of(dataset, range(len(dataset))) if prompt.row.completion]
         if not prompts:
             raise DataError(
-                "exact_match: there is no validation row with a completion to compare with",
+                "there is no validation row with a completion to compare with",
                 hint="set data.val_path, or data.val_fraction to set rows aside from the training rows",
             )
         return prompts

@@ -13,7 +13,7 @@ from pipelines.algorithms.regions import tags_for
 from pipelines.config import ExperimentConfig
 from pipelines.errors import DataError
 from pipelines.evaluation.completions import completion_contexts
-from pipelines.rewards.context import RewardContext, split_regions
+from pipelines.rewards.context import RewardContext, between, split_regions
 from pipelines.rows.chat import ChatEncoder
 from pipelines.rows.lines import read_lines
 from pipelines.rows.records import BadRowError, Row, parse, row_from
@@ -55,7 +55,7 @@ def given_contexts(tokenizer: Any, given: Sequence[Given], config: ExperimentCon
     """
     if not given:
         return []
-    from pipelines.generation.engine import Rollouts
+    from pipelines.generation.rollouts import Rollouts
 
     generation = config.generation
     think_tags = (generation.think_start_tag, generation.think_end_tag)
@@ -68,14 +68,19 @@ def given_contexts(tokenizer: Any, given: Sequence[Given], config: ExperimentCon
     reasons = ["length" if each.cut else "stop" for each in given]
     rollouts = Rollouts([], 1, tokens, lengths, np.zeros(tokens.shape, np.float32), reasons, 0.0)
     rows, opened = [each.row for each in given], [each.preopened for each in encoded]
-    contexts = completion_contexts(rollouts, rows, opened, tokenizer, tags_for(tokenizer, generation))
-    return [_with_text(context, each.text, think_tags) for context, each in zip(contexts, given, strict=True)]
+    tags = tags_for(tokenizer, generation)
+    contexts = completion_contexts(rollouts, rows, opened, tokenizer, tags)
+    pairs = zip(contexts, given, strict=True)
+    return [_with_text(context, each.text, think_tags, tags.answer) for context, each in pairs]
 
 
-def _with_text(context: RewardContext, text: str, think_tags: tuple[str, str]) -> RewardContext:
+def _with_text(
+    context: RewardContext, text: str, think_tags: tuple[str, str], answer_tags: tuple[str, str]
+) -> RewardContext:
     if context.thinking_opened and text.lstrip().startswith(think_tags[0]):
         text = text.lstrip()[len(think_tags[0]) :]  # the prompt has opened the tag already
     thinking, answer = split_regions(text, think_tags, opened=context.thinking_opened)
+    answer = between(answer, answer_tags)
     return replace(context, generated_text=text, thinking=thinking, answer=answer, think_tags=think_tags)
 
 

@@ -28,11 +28,18 @@ def rows_of_file(path: Path, config: ExperimentConfig) -> list[Row]:
     return rows
 
 
-def rendered(tokenizer: Any, rows: Sequence[Row], config: ExperimentConfig) -> list[Prompt]:
-    """Rows as prompts, through the chat template and with the system prompt of the data set."""
+def encoder_for(tokenizer: Any, config: ExperimentConfig, *, chat: bool = True) -> ChatEncoder:
+    """What turns rows into tokens as training does; without `chat` a prompt is plain text, and no system prompt."""
     generation = config.generation
     tags = (generation.think_start_tag, generation.think_end_tag)
-    encoded = ChatEncoder(tokenizer, config.data.system_prompt, tags).encode(rows)
+    encoder = ChatEncoder(tokenizer, config.data.system_prompt if chat else None, tags)
+    encoder.has_template = encoder.has_template and chat
+    return encoder
+
+
+def rendered(tokenizer: Any, rows: Sequence[Row], config: ExperimentConfig, *, chat: bool = True) -> list[Prompt]:
+    """Rows as prompts, through the chat template and with the system prompt of the data set."""
+    encoded = encoder_for(tokenizer, config, chat=chat).encode(rows)
     return [
         Prompt(index, np.array(each.prompt, np.int32), each.preopened, row)
         for index, (each, row) in enumerate(zip(encoded, rows, strict=True))

@@ -8,20 +8,20 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import ValidationError
 
+from pipelines.config.problems import setting_error
 from pipelines.errors import ConfigError
-from pipelines.evaluation.base import BaseEvaluator
+from pipelines.evaluation.base import OF_COMPLETIONS, BaseEvaluator, EvaluatorConfig
 from pipelines.evaluation.exact_match import ExactMatch
+from pipelines.evaluation.gsm8k import Gsm8k
+from pipelines.evaluation.human_eval import HumanEval
+from pipelines.evaluation.mbpp import Mbpp
+from pipelines.evaluation.mcq import Mcq
+from pipelines.evaluation.perplexity import Perplexity
+from pipelines.evaluation.rewarded import Rewarded
 
 EvaluatorT = TypeVar("EvaluatorT", bound=type[BaseEvaluator])
-
-UNFINISHED = {
-    "gsm8k": "grade-school word problems with their two ways to read an answer",
-    "human_eval": "it runs model-written code, and the sandbox that holds such code is not finished",
-    "mbpp": "it runs model-written code, and the sandbox that holds such code is not finished",
-    "mcq": "multiple-choice files",
-    "perplexity": "it scores texts without generating",
-}
-"""Names that are reserved for benchmarks this version does not have yet: the one list of them."""
+JUDGING = ("verdict", "verdicts", "measure")
+"""What an evaluator may override to judge; one of them it must."""
 
 
 class EvaluatorRegistry:
@@ -38,6 +38,11 @@ class EvaluatorRegistry:
                 raise ConfigError(
                     f"evaluator {name!r}: {evaluator.__name__} does not derive from BaseEvaluator",
                     hint="write `class YourEvaluator(BaseEvaluator)` and give it `items` and `verdict`",
+                )
+            if all(getattr(evaluator, name) is getattr(BaseEvaluator, name) for name in JUDGING):
+                raise ConfigError(
+                    f"evaluator {name!r}: {evaluator.__name__} judges nothing",
+                    hint="give it `verdict`, or `measure` if it reads the model in another way",
                 )
             holder = cls._classes.get(name)
             if holder and (holder.__module__, holder.__qualname__) != (evaluator.__module__, evaluator.__qualname__):
@@ -58,16 +63,11 @@ class EvaluatorRegistry:
 
     @classmethod
     def get(cls, name: str, *, where: str = "benchmark") -> type[BaseEvaluator]:
-        """The class behind a name; ConfigError for one that is unknown or not built yet."""
+        """The class behind a name; ConfigError for one that is unknown."""
         known = cls.names()
         if name in known:
             return cls._classes[name]
-        if name in UNFINISHED:
-            raise ConfigError(
-                f"{where}: {name!r} does not work yet: {UNFINISHED[name]}",
-                hint=f"leave it out for now; what works: {', '.join(known)}",
-            )
-        close = difflib.get_close_matches(name, [*known, *UNFINISHED], n=1)
+        close = difflib.get_close_matches(name, known, n=1)
         guess = f"did you mean {close[0]!r}? " if close else ""
         raise ConfigError(
             f"{where}: there is no benchmark called {name!r}",
@@ -79,17 +79,25 @@ class EvaluatorRegistry:
         """Make one evaluator; a key or value it cannot use is a ConfigError that names `where.config.key`."""
         evaluator = cls.get(name, where=where)
         try:
-            return evaluator(config)
+            made = evaluator(config)
         except ValidationError as error:
-            problem = error.errors()[0]
-            key = ".".join([where, "config", *map(str, problem["loc"])])
-            known = sorted(evaluator.Config.model_fields)
-            if problem["type"] == "extra_forbidden":
-                close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-                guess = f"did you mean {close[0]!r}? " if close else ""
-                raise ConfigError(f"{key}: no such key", hint=f"{guess}known are {', '.join(known)}") from error
-            message = problem["msg"].removeprefix("Value error, ")
-            raise ConfigError(f"{key}: {message}", hint=f"keys of {name}: {', '.join(known)}") from error
+            raise setting_error(error, evaluator.Config, f"{where}.config") from error
+        if not made.decodes:
+            _refuse_idle(name, made.settings, where)
+        return made
+
+
+def _refuse_idle(name: str, settings: EvaluatorConfig, where: str) -> None:
+    """ConfigError for a key of decoding that was changed where nothing is decoded."""
+    for key in OF_COMPLETIONS:
+        if getattr(settings, key) != type(settings).model_fields[key].default:
+            raise ConfigError(f"{where}.config.{key}: {name} decodes no completions here", hint="leave it out")
 
 
 EvaluatorRegistry.register("exact_match")(ExactMatch)
+EvaluatorRegistry.register("gsm8k")(Gsm8k)
+EvaluatorRegistry.register("human_eval")(HumanEval)
+EvaluatorRegistry.register("mbpp")(Mbpp)
+EvaluatorRegistry.register("mcq")(Mcq)
+EvaluatorRegistry.register("perplexity")(Perplexity)
+EvaluatorRegistry.register("rewards")(Rewarded)

@@ -1,27 +1,26 @@
-"""Run one evaluator on one model: decode its items in batches, ask for verdicts, reduce them to numbers.
-
-A record is one completion as a plain dict: a line of the per-item JSONL. Metrics are computed from records alone.
-"""
+"""Run one evaluator on one model: choose its items, ask it for their records."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from pipelines.config import GenerationConfig
 from pipelines.errors import ConfigError
 from pipelines.evaluation.base import BaseEvaluator, EvaluatorConfig
-from pipelines.evaluation.completions import Completed, Prompt, complete
-from pipelines.evaluation.statistics import wilson
-from pipelines.rewards.format import WELL_FORMED, structure
+from pipelines.evaluation.completions import Prompt
+from pipelines.evaluation.decoding import Decoding
+from pipelines.evaluation.records import Record
 
 if TYPE_CHECKING:
     from pipelines.models.load import LoadedModel
 
-Record = dict[str, Any]
 Progress = Callable[[int, int], None]
 """Called with how many items are done, of how many."""
+TELL_SECONDS = 10.0
+"""Between two such calls, until items are judged."""
 
 
 def temperature_of(settings: EvaluatorConfig, generation: GenerationConfig) -> float:
@@ -55,73 +54,41 @@ def score(
     seed: int,
     progress: Progress | None = None,
 ) -> list[Record]:
-    """A record for each completion of each of the prompts, sample by sample within an item."""
+    """The records of the prompts, item by item in their order."""
     settings = evaluator.settings
     sampling = generation.model_copy(update={"temperature": temperature_of(settings, generation)})
+    tell = None if progress is None else _Told(progress, settings.samples, len(prompts))
+    limit = settings.max_tokens or max_tokens
+    decoding = Decoding(sampling, settings.samples, limit, seed, None if tell is None else tell.ended)
     records: list[Record] = []
-    batches = complete(
-        loaded,
-        prompts,
-        sampling,
-        group_size=settings.samples,
-        max_tokens=settings.max_tokens or max_tokens,
-        seed=seed,
-        purpose="eval",
-    )
-    for batch in batches:
-        records += _records(evaluator, batch)
-        if progress is not None:
-            progress(len(records) // settings.samples, len(prompts))
+    items: set[int] = set()
+    for some in evaluator.measure(loaded, prompts, decoding):
+        records += some
+        items.update(record["item"] for record in some)
+        if tell is not None:
+            tell.done(len(items))
     return records
 
 
-def _records(evaluator: BaseEvaluator, batch: Completed) -> list[Record]:
-    group_size = batch.rollouts.group_size
-    records: list[Record] = []
-    for n, context in enumerate(batch.contexts):
-        prompt = batch.prompts[n // group_size]
-        verdict = evaluator.verdict(context)
-        records.append(
-            {
-                "item": prompt.index,
-                "sample": n % group_size,
-                "correct": verdict.correct,
-                "prompt": context.prompt_text,
-                "completion": context.generated_text,
-                "extracted": verdict.extracted,
-                "expected": verdict.expected,
-                "tokens": int(batch.rollouts.lengths[n]),
-                "finish_reason": context.finish_reason,
-                "well_formed": structure(context) == WELL_FORMED,
-            }
-        )
-    return records
+class _Told:
+    """Progress by completions that have ended, and by items that have been judged."""
 
+    def __init__(self, progress: Progress, samples: int, items: int) -> None:
+        self.progress = progress
+        self.samples = samples
+        self.items = items
+        self._ended = 0
+        self._told = 0
+        self._when = time.monotonic()
 
-def by_item(records: Sequence[Mapping[str, Any]]) -> dict[int, float]:
-    """The score of each item: the fraction of its samples that are correct."""
-    verdicts: dict[int, list[bool]] = {}
-    for record in records:
-        verdicts.setdefault(record["item"], []).append(record["correct"])
-    return {item: sum(correct) / len(correct) for item, correct in verdicts.items()}
+    def ended(self, completions: int) -> None:
+        """So many more."""
+        self._ended += completions
+        if time.monotonic() - self._when >= TELL_SECONDS:
+            self.done(self._ended // self.samples)
 
-
-def metrics(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Accuracy with its Wilson 95 % interval over the n items, and how the completions look.
-
-    `mean_length` in tokens, end-of-text counted; `truncation_rate` is the fraction that reached the length limit;
-    `format_rate` the fraction with one well-formed think block and an answer.
-    """
-    scores = by_item(records)
-    n, count = len(scores), len(records)
-    low, high = wilson(sum(scores.values()), n)
-    return {
-        "accuracy": sum(scores.values()) / n,
-        "low": low,
-        "high": high,
-        "n": n,
-        "samples": count // n,
-        "mean_length": sum(record["tokens"] for record in records) / count,
-        "truncation_rate": sum(record["finish_reason"] == "length" for record in records) / count,
-        "format_rate": sum(record["well_formed"] for record in records) / count,
-    }
+    def done(self, items: int) -> None:
+        """So many in all."""
+        if items > self._told:
+            self.progress(items, self.items)
+            self._told, self._when = items, time.monotonic()

@@ -1,9 +1,10 @@
-"""How sure a score is: an interval for one accuracy, and for the difference of two on the same items.
+"""How sure a score is: an interval for one accuracy, and for the difference of two on the same items; pass@k.
 
-Everything here is a pure function of numbers in [0, 1], one an item: 1 or 0 for one answer, the mean over k samples
-otherwise.
+Everything here is a pure function of numbers, one an item: an accuracy's are 1 or 0 for one answer, the mean over k
+samples otherwise.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -71,6 +72,40 @@ def paired_bootstrap(
     wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
     ties = len(differences) - wins - losses
     return Paired(float(differences.mean()), float(low), float(high), wins, losses, ties)
+
+
+def bootstrap(
+    values: Sequence[float],
+    weights: Sequence[float] | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
+) -> Interval:
+    """Percentile interval of sum(values) / sum(weights), a mean without weights; items are drawn with replacement.
+
+    The same drawing as in `paired_bootstrap`. ValueError for no items or unequal lengths.
+    """
+    over = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)  # [n]
+    if not len(values) or len(over) != len(values):
+        raise ValueError(f"a weight for every item is needed, not {len(over)} for {len(values)}")
+    top = _resampled_means(np.asarray(values, dtype=np.float64), seed, resamples)
+    ratios = top / _resampled_means(over, seed, resamples)  # the same seed draws the same items
+    low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(low), float(high))
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """The chance that at least one of k samples is right, estimated from n of which c are: 1 - C(n-c, k) / C(n, k).
+
+    Unbiased; computed as 1 - prod (1 - k/i) for i = n-c+1 .. n, which neither overflows nor cancels. M. Chen et al.,
+    Evaluating Large Language Models Trained on Code, 2021, section 2.1. ValueError unless 0 <= c <= n and 1 <= k <= n.
+    """
+    if not 0 <= c <= n or not 1 <= k <= n:
+        raise ValueError(f"no pass@{k} from {n} samples of which {c} are right")
+    if n - c < k:
+        return 1.0
+    return 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1))
 
 
 def _resampled_means(values: np.ndarray, seed: int, resamples: int) -> np.ndarray:

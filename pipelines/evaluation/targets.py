@@ -1,4 +1,4 @@
-"""Which model is meant: a checkpoint directory, the newest of the run, or the model the run starts from. No mlx.
+"""Which model is meant: a checkpoint directory, the newest or best of the run, or the model it starts from. No mlx.
 
 A checkpoint holds a whole model (`config.json`, `*.safetensors`, tokenizer) or adapters on `model.model_path`
 (`adapters.safetensors`, `adapter_config.json`).
@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from pipelines.config import ExperimentConfig
 from pipelines.errors import CheckpointError, StageError
-from pipelines.files import read_json
+from pipelines.files import at_home, read_json
 
 if TYPE_CHECKING:
     from pipelines.models.load import LoadedModel
 
-BASE = "base"
-"""What is given instead of a directory to mean the model that training starts from."""
+BASE, LAST, BEST = "base", "last", "best"
+"""What is given instead of a directory: the model that training starts from, the run's newest or best checkpoint."""
 
 STEP_NAME = re.compile(r"step_(\d+)")
 MANIFEST_FILE = "manifest.json"
@@ -34,6 +34,12 @@ class Target:
 
     name: str
     directory: Path | None = None
+    words: str = field(default="", compare=False)
+    """How it was asked for: `base`, `last`, `best`, or a directory; a run may have another answer tomorrow."""
+
+    def __post_init__(self) -> None:
+        if not self.words:
+            object.__setattr__(self, "words", BASE if self.directory is None else str(self.directory))
 
     @property
     def is_adapter(self) -> bool:
@@ -51,9 +57,9 @@ class Target:
         from pipelines.models.load import load
 
         if self.directory is None:
-            return load(config.model.model_path)
+            return load(config.model.model_path, bits=config.model.quantize_bits)
         if self.is_adapter:
-            return load(config.model.model_path, adapter=self.directory)
+            return load(config.model.model_path, adapter=self.directory, bits=config.model.quantize_bits)
         return load(str(self.directory.resolve()))
 
 
@@ -61,27 +67,44 @@ STARTING_MODEL = Target("base")
 
 
 def target(config: ExperimentConfig, given: Path | str | None = None) -> Target:
-    """What `--checkpoint` means: a directory, `base`, or nothing, which is the run's newest checkpoint if it has one.
+    """What `--checkpoint` means: a directory, `base`, `best` or `last`.
 
-    A run's directory, or its directory of checkpoints, stands for the newest complete checkpoint in it.
+    `last`, the run's newest checkpoint, is meant without it too; before there is one it is the starting model. A run's
+    directory, or its directory of checkpoints, stands for the newest complete checkpoint in it.
     """
-    if given is not None and str(given) == BASE:
+    words = LAST if given is None else str(given)
+    if words == BASE:
         return STARTING_MODEL
-    if given is None:
-        run = Path(config.trainer.output_dir) / config.checkpointing.checkpoint_dir
-        newest = newest_checkpoint(run)
-        return STARTING_MODEL if newest is None else Target(newest.name, newest)
-    directory = Path(given).expanduser()
+    if words in (LAST, BEST):
+        return replace(_of_run(config, words), words=words)
+    directory = at_home(words)
     if _holds_model(directory):
-        return Target(directory.resolve().name, directory)
+        return Target(directory.resolve().name, directory, words)
     newest = newest_checkpoint(directory / config.checkpointing.checkpoint_dir) or newest_checkpoint(directory)
     if newest is not None:
-        return Target(newest.name, newest)
+        return Target(newest.name, newest, words)
     raise CheckpointError(
         f"{directory} holds no checkpoint" if directory.is_dir() else f"there is no checkpoint directory {directory}",
         hint="give a directory with model.safetensors or adapters.safetensors, a run's output_dir, "
-        f"or `{BASE}` for the model that training starts from",
+        f"`{BEST}`, `{LAST}`, or `{BASE}` for the model that training starts from",
     )
+
+
+def _of_run(config: ExperimentConfig, words: str) -> Target:
+    """The newest or best checkpoint of the configuration's run."""
+    run = Path(config.trainer.output_dir) / config.checkpointing.checkpoint_dir
+    if words == LAST:
+        found = newest_checkpoint(run)
+        return STARTING_MODEL if found is None else Target(found.name, found)
+    metric, mode = config.best_metric, config.checkpointing.best_mode
+    found = best_checkpoint(run, metric, mode)
+    if found is None:
+        others = " or ".join(sorted({name for path in _complete(run) if (name := _recorded(path)[0])}))
+        way = f"set checkpointing.best_metric to {others}, which they recorded" if others else "train first"
+        raise CheckpointError(
+            f"no checkpoint in {run} recorded {metric}, so none is the best", hint=f"{way}, or take `{LAST}`"
+        )
+    return Target(found.name, found)
 
 
 def newest_checkpoint(directory: Path) -> Path | None:
@@ -89,8 +112,23 @@ def newest_checkpoint(directory: Path) -> Path | None:
 
     Complete: its manifest, written last, is there. Sizes are compared, contents are not: scoring reads them anyway.
     """
-    found = [path for path in directory.glob("step_*") if STEP_NAME.fullmatch(path.name) and _is_complete(path)]
-    for path in sorted(found, key=_step, reverse=True):
+    return _first_intact(sorted(_complete(directory), key=step_of, reverse=True))
+
+
+def best_checkpoint(directory: Path, metric: str, mode: str) -> Path | None:
+    """The complete `step_<n>` with the best value of a metric, its largest (`max`) or smallest; the first of equals."""
+    sign = -1 if mode == "max" else 1
+    recorded = {path: _recorded(path) for path in _complete(directory)}
+    values = {path: value for path, (name, value) in recorded.items() if name == metric}
+    return _first_intact(sorted(values, key=lambda path: (sign * values[path], step_of(path))))
+
+
+def _complete(directory: Path) -> list[Path]:
+    return [path for path in directory.glob("step_*") if STEP_NAME.fullmatch(path.name) and _is_complete(path)]
+
+
+def _first_intact(paths: list[Path]) -> Path | None:
+    for path in paths:
         damage = _damage(path)
         if not damage:
             return path
@@ -98,7 +136,17 @@ def newest_checkpoint(directory: Path) -> Path | None:
     return None
 
 
-def _step(path: Path) -> int:
+def _recorded(path: Path) -> tuple[str, float]:
+    """The metric that a checkpoint recorded, and its value; without a name if there is none that can be read."""
+    try:
+        record = cast("dict[str, Any]", read_json(path / MANIFEST_FILE))
+        return str(record["metric_name"]), float(record["metric"])
+    except (StageError, KeyError, TypeError, ValueError):
+        return "", 0.0
+
+
+def step_of(path: Path) -> int:
+    """The update after which a checkpoint was written."""
     return int(path.name.removeprefix("step_"))
 
 

@@ -8,14 +8,12 @@ from mlx import nn
 
 from pipelines.backend import memory_bytes
 from pipelines.config import GenerationConfig
-from pipelines.generation.caches import batch_cache
+from pipelines.models.batching import batch_cache, cache_step
 
 MOST_ROWS = 1024
 """The most that auto decodes at once: the width up to which speed was measured to grow on a GPU."""
 PART_OF_MEMORY = 4
 """A quarter of the memory is for rollouts; weights, optimizer and gradients have the rest."""
-CACHE_STEP_TOKENS = 256
-"""mlx-lm's caches grow by so many positions at once."""
 LOGIT_ARRAYS = 4
 """Float32 arrays `[rows, V]` that exist together while a token is drawn."""
 
@@ -47,5 +45,8 @@ def rows_that_fit(model: nn.Module, positions: int, budget_bytes: int) -> int:
 
 def _row_bytes(layer: Any, positions: int) -> int:
     """Of a layer's cache that holds one position now."""
-    allocated = -(-positions // CACHE_STEP_TOKENS) * CACHE_STEP_TOKENS
+    if not hasattr(layer, "keys_and_values"):
+        return layer.nbytes  # a state, whose size stays
+    step = cache_step(positions)
+    allocated = -(-positions // step) * step
     return min(allocated, getattr(layer, "max_size", allocated)) * sum(part.nbytes for part in layer.keys_and_values())

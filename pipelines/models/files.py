@@ -26,7 +26,8 @@ def tokenizer_files(directory: Path) -> dict[str, Path]:
     """The files that decide how text becomes tokens, by name; `ModelError` if there are none."""
     found = _matching(directory, TOKENIZER_PATTERNS)
     if not found:
-        raise ModelError(f"{directory} holds no tokenizer", hint="give the directory of a complete model")
+        message = f"model.model_path: {directory} holds no tokenizer"
+        raise ModelError(message, hint="give the directory of a complete model")
     return found | _matching(directory, (CONFIG_FILE,))
 
 

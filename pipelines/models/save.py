@@ -9,7 +9,7 @@ import mlx.core as mx
 from mlx import nn
 
 from pipelines.config import ModelConfig
-from pipelines.errors import CheckpointError
+from pipelines.errors import CheckpointError, ModelError
 from pipelines.models.files import CONFIG_FILE, TOKENIZER_PATTERNS
 from pipelines.models.leaves import leaves
 from pipelines.models.lora import lora_parameters
@@ -19,9 +19,13 @@ COPIED = (CONFIG_FILE, "generation_config.json", *TOKENIZER_PATTERNS)
 
 
 def save_weights(path: Path, weights: dict[str, mx.array]) -> None:
-    """One safetensors file; keys are sorted, since its bytes depend on their order."""
+    """One safetensors file; keys are sorted, since its bytes depend on their order. OSError if the disk refuses."""
     ordered = {name: mx.contiguous(weights[name]) for name in sorted(weights)}
-    mx.save_safetensors(str(path), ordered, metadata={"format": "mlx"})
+    mx.eval(ordered)  # whatever fails in here is no matter of the disk
+    try:
+        mx.save_safetensors(str(path), ordered, metadata={"format": "mlx"})
+    except RuntimeError as error:
+        raise OSError(f"{path.name}: {error}") from error
 
 
 def load_weights(path: Path) -> dict[str, mx.array]:
@@ -35,6 +39,20 @@ def load_weights(path: Path) -> dict[str, mx.array]:
     if not isinstance(weights, dict):
         raise CheckpointError(f"{path} is no dictionary of arrays", hint="it is damaged; use another checkpoint")
     return weights
+
+
+def refuse_unlike(model: nn.Module) -> None:
+    """ModelError for a model whose trained weights would load as others: mlx-lm may scale some when it loads them."""
+    trained = {name: 2 * leaf for name, leaf in leaves(model.trainable_parameters()).items()}
+    weights = leaves(model.parameters()) | trained
+    sanitize = getattr(model, "sanitize", dict)
+    loaded = sanitize(dict(weights))
+    for name, leaf in weights.items():
+        if loaded.get(name) is not leaf and (name not in loaded or not mx.array_equal(loaded[name], leaf).item()):
+            raise ModelError(
+                f"mlx-lm changes {name} of this model when it loads it: a checkpoint would not be what was trained",
+                hint="train adapters: model.use_lora=true",
+            )
 
 
 def save_full(directory: Path, weights: dict[str, mx.array], source: Path, dtype: mx.Dtype) -> None:

@@ -18,8 +18,14 @@ SILENT_UPDATES = 100
 """A sign that was named is not named again for so many updates."""
 
 TRUNCATED_FRACTION = 0.2
+FALLEN = 0.5
+"""A mean reward below so much of the best that is remembered has fallen, whatever the task."""
 KL_NATS = 1.0
 """Per token. A policy this far from its reference has mostly forgotten it."""
+
+LENGTH_CORRELATION = 0.5
+LENGTH_GROWTH = 1.5
+"""Completions so many times as long as they were, while the longer ones earn more, are probably paid for length."""
 
 ENTROPY_NATS = 1e-3
 ENTROPY_GROWTH_NATS = 1.0
@@ -30,9 +36,31 @@ def all_groups_equal(recent: Sequence[Metrics]) -> str | None:
     shares = _last(recent, "frac_reward_zero_std", UPDATES)
     if not shares or min(shares) < 1:
         return None
+    rewards = [metrics["reward"] for metrics in recent if "reward" in metrics]
+    if rewards and max(rewards[-UPDATES:]) < FALLEN * max(rewards):
+        way_out = (
+            f"the mean reward has fallen from {max(rewards):.3g} to {rewards[-1]:.3g}: if samples.jsonl shows text "
+            "that falls apart, lower the learning rate and begin again with --fresh"
+        )
+    else:
+        way_out = (
+            "look at the rewards with `grpo inspect-rewards`, change the task's difficulty, or raise "
+            "generation.temperature"
+        )
     return (
         f"in each of the last {UPDATES} updates all completions of a prompt got the same reward, so nothing is learnt; "
-        "look at the rewards with `grpo inspect-rewards`, change the task's difficulty, or raise generation.temperature"
+        + way_out
+    )
+
+
+def no_reward(recent: Sequence[Metrics]) -> str | None:
+    """No completion of the last updates was scored: every reward abstained on every one, or failed."""
+    scored = ["reward" in metrics for metrics in recent[-UPDATES:] if "rewards/failures" in metrics]
+    if len(scored) < UPDATES or any(scored):
+        return None
+    return (
+        f"in the last {UPDATES} updates no reward scored any completion, so nothing is learnt; "
+        "look with `grpo inspect-rewards` at why they abstain"
     )
 
 
@@ -60,9 +88,34 @@ def truncation(recent: Sequence[Metrics]) -> str | None:
     shares = _last(recent, "completions/clipped_ratio", UPDATES)
     if not shares or fmean(shares) <= TRUNCATED_FRACTION:
         return None
+    earlier = recent[0].get("completions/clipped_ratio", 1.0)
+    if earlier < TRUNCATED_FRACTION / 2:
+        way_out = (
+            f"{len(recent) - 1} updates ago it was {earlier:.0%}: see in samples.jsonl whether a reward pays for "
+            "length, or text falls apart because the learning rate is too high"
+        )
+    else:
+        way_out = "raise data.max_gen_len, or reward shorter completions"
     return (
         f"{fmean(shares):.0%} of the completions of the last {UPDATES} updates were cut off at the length limit; "
-        "raise data.max_gen_len, or reward shorter completions"
+        + way_out
+    )
+
+
+def length_pays(recent: Sequence[Metrics]) -> str | None:
+    """Within groups the longer completions earn more, and completions have grown."""
+    correlations = _last(recent, "reward_length_correlation", UPDATES)
+    first = _last(recent[:UPDATES], "completions/mean_length", UPDATES)
+    last = _last(recent[UPDATES:], "completions/mean_length", UPDATES)
+    if not correlations or not first or not last or fmean(correlations) <= LENGTH_CORRELATION:
+        return None
+    before, now = fmean(first), fmean(last)
+    if now <= LENGTH_GROWTH * before:
+        return None
+    return (
+        f"completions have grown from {before:.0f} to {now:.0f} tokens, and the longer ones of a group earn more "
+        f"(correlation {fmean(correlations):.2f}): see in samples.jsonl and with `grpo inspect-rewards` whether a "
+        "reward pays for length alone"
     )
 
 
@@ -102,9 +155,11 @@ def entropy_explosion(recent: Sequence[Metrics]) -> str | None:
 
 CHECKS: tuple[Check, ...] = (
     all_groups_equal,
+    no_reward,
     constant_reward,
     zero_gradient,
     truncation,
+    length_pays,
     kl_runaway,
     entropy_collapse,
     entropy_explosion,
@@ -136,7 +191,7 @@ class Watch:
 
 
 class DeadUpdates:
-    """Counts updates in a row that taught nothing: every group equal, or a gradient of exactly 0."""
+    """Counts updates in a row that taught nothing: every group equal, no gradient, or one of exactly 0."""
 
     def __init__(self, limit: int, in_a_row: int = 0) -> None:
         self.limit = limit
@@ -144,12 +199,12 @@ class DeadUpdates:
 
     def after(self, metrics: Metrics) -> None:
         """Count one update; TrainingError when `limit` of them in a row were dead (0 = never)."""
-        dead = metrics.get("frac_reward_zero_std", 0) >= 1 or metrics.get("grad_norm") == 0
+        dead = metrics.get("frac_reward_zero_std", 0) >= 1 or metrics.get("grad_norm", 0) == 0
         self.in_a_row = self.in_a_row + 1 if dead else 0
         if self.limit and self.in_a_row >= self.limit:
             raise TrainingError(
                 f"the last {self.in_a_row} updates taught nothing: all completions of each prompt got the same reward, "
-                "or the gradient was exactly zero",
+                "or none at all, or the gradient was exactly zero",
                 hint="look at samples.jsonl and `grpo inspect-rewards`; the limit is trainer.abort_after_dead_updates",
             )
 

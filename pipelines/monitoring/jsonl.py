@@ -61,6 +61,14 @@ def cut_after(path: Path, step: int) -> int:
     return dropped
 
 
+def last_step(path: Path) -> int:
+    """The highest `step` in a file; 0 if there is none, or no file."""
+    if not path.exists():
+        return 0
+    steps = (record.get("step") for record in records(path))
+    return max((step for step in steps if isinstance(step, int)), default=0)
+
+
 def _step(raw: bytes) -> float:
     """The step of a line, later than any other if the line has none."""
     record = _parsed(raw)

@@ -34,13 +34,20 @@ class Metric:
 METRICS = (
     Metric("reward", "reward", "Mean over completions of the total reward (weighted mean of the components)."),
     Metric("reward_std", "reward", "Standard deviation of the total reward over the completions of the update."),
+    Metric(
+        "reward_length_correlation",
+        "1",
+        "Pearson's correlation of reward and length, each above its group's mean: 1 = the longest earns most.",
+    ),
     Metric("rewards/<name>/mean", "reward", "Mean of one component over the completions where it did not abstain."),
     Metric("rewards/<name>/std", "reward", "Standard deviation of one component over those completions."),
     Metric("rewards/failures", "count", "Rewards that raised, or returned no finite number, in this update."),
+    Metric("rewards/sandbox_failures", "count", "Code rewards that abstained because the sandbox failed, twice."),
     Metric("frac_reward_zero_std", "fraction", "Groups whose completions all got the same reward: they teach nothing."),
     Metric("groups/all_equal", "count", "The same groups, counted."),
+    Metric("groups/refilled", "count", "Fresh prompts drawn in place of such groups (trainer.advantage.refill)."),
     Metric("loss", "loss", "The loss of the update. Near 0 on-policy, where only its gradient has a meaning."),
-    Metric("policy_loss", "loss", "The loss without the entropy bonus; logged when there is one."),
+    Metric("policy_loss", "loss", "The loss without entropy bonus and value loss; logged where there is one."),
     Metric("entropy_coef", "1", "Weight of the entropy bonus; logged when there is one."),
     Metric("kl", "nats per token", "Estimated KL divergence of the policy from the reference model."),
     Metric("entropy", "nats per token", "Mean entropy of the next-token distribution on completion tokens."),
@@ -51,6 +58,31 @@ METRICS = (
     Metric("clip_ratio/region_mean", "fraction", "Tokens clipped on either side."),
     Metric("cispo_clip_ratio", "fraction", "Tokens with advantage > 0 whose weight was capped (loss type cispo)."),
     Metric("vespo/phi_seq_mean", "1", "Mean weight of a token's completion (loss type vespo)."),
+    Metric(
+        "ratio/mean",
+        "1",
+        "Mean probability ratio of policy to sampler (with num_iterations, to the policy before the update).",
+    ),
+    Metric("loss/thinking", "loss", "The share of thinking tokens in the loss, with dual gradients."),
+    Metric("loss/answer", "loss", "The share of answer tokens in the loss, with dual gradients."),
+    Metric("value_loss", "reward squared", "The value head's loss, before its weight (ppo)."),
+    Metric("critic/vf_clipfrac", "fraction", "Tokens whose value was held by trainer.ppo.value_clip."),
+    Metric(
+        "critic/vf_explained_var",
+        "fraction",
+        "Variance of the returns that the values before the update explain: 1 = all, 0 or less = none.",
+    ),
+    Metric("critic/values/mean", "reward", "Mean value of a token before the update."),
+    Metric("critic/returns/mean", "reward", "Mean return of a token: what its value should have been."),
+    Metric("sft_loss", "nats per token", "The supervised term, before its weight: cross-entropy of the references."),
+    Metric(
+        "sft_loss/thinking",
+        "nats per token",
+        "Cross-entropy of the references' thinking tokens, where they have a weight.",
+    ),
+    Metric(
+        "sft_loss/answer", "nats per token", "Cross-entropy of the references' answer tokens, where they have a weight."
+    ),
     Metric("grad_norm", "L2 norm", "Norm of the whole gradient, before clipping."),
     Metric("learning_rate", "1", "Learning rate of the optimizer step."),
     Metric("mismatch_kl", "nats per token", "Mean distance between the sampler's log-probabilities and the trainer's."),
@@ -65,12 +97,23 @@ METRICS = (
     Metric("num_tokens", "tokens", "Completion tokens seen since the run began."),
     Metric("epoch", "epochs", "Passes over the training rows since the run began."),
     Metric("time/rollout_seconds", "s", "Sampling the completions."),
-    Metric("time/reward_seconds", "s", "Scoring them."),
+    Metric("time/reward_seconds", "s", "Scoring them, as far as it was waited for after the last one was sampled."),
+    Metric("time/rewards/<name>", "s", "Work of one reward, added up over the workers: what makes scoring slow."),
     Metric("time/update_seconds", "s", "Gradients and the optimizer step."),
     Metric("time/step_seconds", "s", "The whole update, everything above included."),
     Metric("rollout/tokens_per_second", "tokens/s", "Completion tokens sampled per second of rollout."),
-    Metric("update/tokens_per_second", "tokens/s", "Completion tokens trained on per second of update."),
+    Metric(
+        "update/tokens_per_second",
+        "tokens/s",
+        "Tokens trained on per second of update: of completions, and of references in a supervised term.",
+    ),
     Metric("memory/peak_gb", "GB", "Highest memory MLX has held so far, in units of 1e9 bytes."),
+    Metric(
+        "eval/<benchmark>/<metric>",
+        "as in `grpo eval`",
+        "A number of a benchmark scored after this update (trainer.eval_every): accuracy, low, high, n, ...",
+    ),
+    Metric("time/eval_seconds", "s", "The benchmarks, when they were scored; not part of the update."),
     Metric("custom/<name>", "any", "Whatever a plugin reports."),
 )
 
@@ -79,10 +122,8 @@ def refuse_unknown(names: Iterable[str]) -> None:
     """Raise TrainingError for a name that is not in the table, so that the table cannot fall behind."""
     for name in names:
         if not is_known(name):
-            near = difflib.get_close_matches(name, [metric.name for metric in METRICS], n=1)
             raise TrainingError(
-                f"the metric {name!r} is not in the table of metrics"
-                + (f"; did you mean {near[0]!r}?" if near else ""),
+                f"the metric {name!r} is not in the table of metrics{meant(name)}",
                 hint=f"call a plugin's own metric custom/{name}; the table is pipelines/monitoring/names.py",
             )
 
@@ -90,6 +131,12 @@ def refuse_unknown(names: Iterable[str]) -> None:
 def is_known(name: str) -> bool:
     """Whether a name is in the table, as it stands or through a part in angle brackets."""
     return name in _EXACT or any(pattern.fullmatch(name) for pattern in _PATTERNS)
+
+
+def meant(name: str) -> str:
+    """The name in the table that is most like one that is not, as the end of a sentence."""
+    near = difflib.get_close_matches(name, [metric.name for metric in METRICS], n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 _EXACT = frozenset(metric.name for metric in METRICS if "<" not in metric.name)

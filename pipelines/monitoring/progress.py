@@ -62,6 +62,11 @@ def percent(value: float) -> str:
     return f"{value:.0%}"
 
 
+def memory_text(gb: float) -> str:
+    """1.2 GB, 97 MB."""
+    return f"{gb:.1f} GB" if gb >= 1 else f"{1000 * gb:.0f} MB"
+
+
 LENGTH = Field("len", "completions/mean_length", "{:.1f}".format)
 TRUNCATED = Field("trunc", "completions/clipped_ratio", percent)
 KL = Field("kl", "kl", digits(2))
@@ -82,7 +87,7 @@ ROWS: tuple[tuple[Field, ...], ...] = (
     (
         Field("rollout", "rollout/tokens_per_second", "{:,.0f} tokens/s".format),
         Field("update", "update/tokens_per_second", "{:,.0f} tokens/s".format),
-        Field("memory", "memory/peak_gb", "{:.1f} GB".format),
+        Field("memory", "memory/peak_gb", memory_text),
     ),
 )
 """The live view below the rewards."""
@@ -91,8 +96,10 @@ ROWS: tuple[tuple[Field, ...], ...] = (
 def plain_line(moment: Moment) -> str:
     """Such as `step 12/100  reward 0.612  exact_match 0.58  len 23.1  trunc 0%  grad 0.41  1.1 s  ETA 1:38`."""
     loss = () if "reward" in moment.values else (LOSS,)
-    shown = _shown((*_rewards(moment.values), *loss, LENGTH, TRUNCATED, KL, GRADIENT, RATE), moment.values)
-    return "  ".join([_heading(moment), *shown, _timing(moment)])
+    scores = (*_scores(moment.values), *_rewards(moment.values))
+    shown = _shown((*scores, *loss, LENGTH, TRUNCATED, KL, GRADIENT, RATE), moment.values)
+    timing = [_timing(moment)] if moment.step else []  # step 0 is no update: the starting model's evaluation
+    return "  ".join([_heading(moment), *shown, *timing])
 
 
 def clock_text(seconds: float) -> str:
@@ -149,19 +156,20 @@ class LiveView:
 
     def _render(self) -> "RenderableType":
         from rich.console import Group
+        from rich.padding import Padding
         from rich.progress_bar import ProgressBar
         from rich.text import Text
 
         moment = self._moment
         if moment is None:
             return Text("first update ...", style="dim")
-        rows = (_rewards(moment.values), *ROWS)
+        rows = (_scores(moment.values), _rewards(moment.values), *ROWS)
         texts = ["   ".join(shown) for row in rows if (shown := _shown(row, moment.values))]
         if self._sample:
             texts.append(f"sample  {self._sample}")
         return Group(
             Text(f"{_heading(moment)}   {_timing(moment)}", style="bold"),
-            ProgressBar(total=moment.total_steps, completed=moment.step, width=60),
+            Padding(ProgressBar(total=moment.total_steps, completed=moment.step, width=60), 0),  # the bar ends no line
             *(Text(text, overflow="fold") for text in texts),
         )
 
@@ -179,6 +187,12 @@ def _rewards(values: Mapping[str, float]) -> tuple[Field, ...]:
     means = [name for name in values if name.startswith("rewards/") and name.endswith("/mean")]
     components = (Field(name.removeprefix("rewards/").removesuffix("/mean"), name, digits(3)) for name in means)
     return (REWARD, *components)
+
+
+def _scores(values: Mapping[str, float]) -> tuple[Field, ...]:
+    """The accuracy of each benchmark that was scored after the update."""
+    names = [name for name in values if name.startswith("eval/") and name.endswith("/accuracy")]
+    return tuple(Field(name.removesuffix("/accuracy").replace("/", " "), name, "{:.1%}".format) for name in names)
 
 
 def _shown(fields: tuple[Field, ...], values: Mapping[str, float]) -> list[str]:

@@ -1,12 +1,14 @@
-"""The written record of a run: metrics.jsonl, samples.jsonl, train.log, and what of them goes to the screen.
+"""The written record of a run: metrics.jsonl, samples.jsonl, train.log, and what of them goes to screen and trackers.
 
 Files are written by a thread of their own. A resumed run first takes the files back to the step it goes on from, so
 that every update has one line, whatever happened in between.
 """
 
+import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from pipelines.monitoring import jsonl
 from pipelines.monitoring.health import Watch
 from pipelines.monitoring.names import refuse_unknown
 from pipelines.monitoring.progress import LiveView, Moment, Pace, plain_line, wants_live_view
+from pipelines.monitoring.trackers import Tracker, open_trackers
 from pipelines.monitoring.writer import Writer
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ class RunLog:
     """Use as a context manager: only inside it may anything be logged.
 
     `resume_step` is the last update that counts: later lines are dropped. None starts the files anew; train.log is
-    continued always. `quiet` leaves stderr to warnings.
+    continued always. `quiet` leaves stderr to warnings. `settings` is what trackers are told of the configuration.
     """
 
     def __init__(
@@ -46,22 +49,36 @@ class RunLog:
         total_steps: int,
         quiet: bool = False,
         resume_step: int | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.directory = directory
         self.config = config
         self.total_steps = total_steps
         self.quiet = quiet
         self.resume_step = resume_step
+        self.settings = settings or {}
         self._writer = Writer()
         self._watch = Watch()
         self._pace = Pace(resume_step or 0)
         self._view: LiveView | None = None
+        self._trackers: list[Tracker] = []
 
     def __enter__(self) -> "Self":
         self.directory.mkdir(parents=True, exist_ok=True)
+        logged = jsonl.last_step(self.directory / METRICS_FILE)
+        self._trackers = open_trackers(
+            self.directory,
+            self.config,
+            settings=self.settings,
+            resume_step=self.resume_step,
+            logged_step=logged,
+            quiet=self.quiet,
+        )
         dropped = [self._take_back(self.directory / name) for name in (METRICS_FILE, SAMPLES_FILE)]
         if self.resume_step is not None:
             self._log(f"resumed after step {self.resume_step}; lines of later steps dropped: {sum(dropped)}")
+        elif logged:
+            self.warn(f"no checkpoint to go on from: the run begins again, though it had come to update {logged}")
         self._pace = Pace(self.resume_step or 0)
         if not self.quiet and wants_live_view():
             self._view = LiveView()
@@ -72,11 +89,11 @@ class RunLog:
     ) -> None:
         if self._view is not None:
             self._view.close()
-        try:
-            self._writer.close()
-        except TrainingError as failure:
-            if error is None:
-                raise
+        closers = [partial(tracker.close, failed=error is not None) for tracker in self._trackers]
+        failures = [failure for close in (*closers, self._writer.close) if (failure := _failure(close)) is not None]
+        if error is None and failures:
+            raise failures[0]
+        for failure in failures:
             _to_stderr(f"warning: {failure.message}")  # the first error is the one to raise
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
@@ -87,6 +104,8 @@ class RunLog:
         refuse_unknown(values)
         numbers = {name: value if isinstance(value, int) else float(value) for name, value in values.items()}
         self._append(METRICS_FILE, {"step": step, "time": round(time.time(), 3)} | numbers)
+        for tracker in self._trackers:
+            tracker.log(step, numbers)
         self._show(step, numbers)
         for sentence in self._watch.after(numbers):
             self.warn(f"step {step}: {sentence}")
@@ -173,5 +192,19 @@ def _is_number(value: object) -> bool:
     return value is None or isinstance(value, (bool, int, float)) or getattr(value, "shape", None) == ()
 
 
+def _failure(close: Callable[[], None]) -> TrainingError | None:
+    try:
+        close()
+    except TrainingError as failure:
+        return failure
+    return None
+
+
 def _to_stderr(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    """One line; where nobody reads any more (`2>&1 | tee log` ends by the same Ctrl-C) all that follows is dropped."""
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except BrokenPipeError:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stderr.fileno())

@@ -3,14 +3,14 @@
 Importing the room registers the built-in rewards; a user's file adds its own (docs/adding-a-reward.md).
 """
 
-from pipelines.rewards import content, lengths, mcq, quality, steps
+from pipelines.rewards import code, content, countdown, lengths, mcq, quality, reasoning_gym, steps
 from pipelines.rewards import format as shape
 from pipelines.rewards.base import BaseReward
 from pipelines.rewards.composer import Failure, RewardComposer, Scores
 from pipelines.rewards.context import RewardContext, completion_context, split_regions
 from pipelines.rewards.registry import RewardRegistry
 
-BUILT_IN = (content, shape, lengths, quality, mcq, steps)
+BUILT_IN = (code, content, countdown, shape, lengths, quality, mcq, reasoning_gym, steps)
 
 __all__ = [
     "BUILT_IN",

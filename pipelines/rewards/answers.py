@@ -1,25 +1,29 @@
 r"""Where the answer is in a text, and when two answers are the same.
 
 Final answer: what the last `\boxed{...}` or `#### ...` holds; else what follows the last "answer is" or "answer:";
-else the text itself. A number is read from it exactly (fractions, no floats) if it is one, or if it is the only
-number in its last line ("so she pays 12 dollars", "5 + 7 = 12"), where it may stand twice but not more often. Several
-different numbers are no answer.
+else the text itself. A line of words behind `####` that has more text below it is a heading and marks nothing.
 
-Units: `$5` and `5`, `50%` and `50` are the same number; `$5` and `5%` are not, and a percent is never divided by 100,
-so `50%` is not `0.5`. Unit words beside a lone number are ignored only when the reference is a bare number.
+A number is read from the answer exactly (fractions, no floats) if it is one, or if it is the only number in its last
+line ("so she pays 12 dollars", "5 + 7 = 12"), where it may stand twice but not more often. Several different numbers
+are no answer, and neither is a number within a formula: `\sqrt{2}`, `x + 2`, `2\pi`, `(x, 2)` and `2:1` are texts.
+A number may touch the words beside it (a unit, a particle) in scripts other than Latin, Greek and Cyrillic, where
+`2x` and `2cm` are texts too.
+
+Units: `$5` and `5`, `50%` and `50`, `90^\circ` and `90` are the same number; `$5` and `5%` are not, and a percent is
+never divided by 100, so `50%` is not `0.5`. Unit words beside a lone number are ignored only when the reference is a
+bare number. Words are not understood: "42 million" is 42 with a unit word, and "forty-two" is a text.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 
+from pipelines.rewards.spelling import MAX_NORMALISED, WRAPPERS, normalised, plain
+
 MAX_DIGITS = 1000
 """Longer literals are compared as text: exact arithmetic on them costs more than it tells."""
-MAX_NORMALISED = 4096
-"""Longer texts are compared word by word as they are: Unicode normalisation can take quadratic time."""
 MAX_SEARCHED = 100_000
 """How many characters of the end of a text are searched for marks."""
 
@@ -31,29 +35,42 @@ _LITERAL = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?(?:e[+-]?\d{1,3})?|\.\d+(?:e[+-
 _NUMBER = re.compile(
     rf"(?P<sign>[+-]\s?)?(?P<before>[{CURRENCY}]\s?)?(?P<inner>[+-])?"
     rf"(?:(?P<whole>\d+)\s(?=\d+/\d))?(?P<top>{_LITERAL})(?:\s?/\s?(?P<bottom>{_LITERAL}))?"
-    rf"\s?(?P<after>[%{CURRENCY}])?",
+    rf"(?:\s?(?P<after>[%°{CURRENCY}]))?",
     re.IGNORECASE,
 )
-_IN_TEXT = re.compile(rf"(?<![\w.,/^])(?:{_NUMBER.pattern})(?![\w/^]|[.,]\d)", re.IGNORECASE)
-_PHRASE = re.compile(r"\banswer(?:\s+is\b|\s*[:=])\s*:?", re.IGNORECASE)
+_STUCK = r"\d_A-Za-zµÀ-ÖØ-öø-ԯπ"
+"""What makes a number part of a word. Other scripts set their words and particles right beside numbers."""
+_MYRIADS = "十百千万萬亿億兆"
+_IN_TEXT = re.compile(rf"(?<![{_STUCK}.,/^])(?:{_NUMBER.pattern})(?![{_STUCK}{_MYRIADS}/^]|[.,]\d)", re.IGNORECASE)
+_PHRASE = re.compile(r"\banswer[*_\"`]*(?:\s+is\b|\s*[:=])\s*:?", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s)")
-_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{([^{}]*)\}\s*\{([^{}]*)\}|(\d)(\d))")
-_LATEX = {r"\left": "", r"\right": "", r"\,": "", r"\!": "", r"\;": " ", "{,}": ",", r"\$": "$", r"\%": "%"}
-_MATH_FENCES = (r"\(", r"\)", r"\[", r"\]")
-_WRAPPERS = " \t\n*_`\"'.,;:!?\u2018\u2019\u201c\u201d\u00ab\u00bb\u3001\u3002\uff01\uff0c\uff1f"
-_QUOTES = _WRAPPERS.replace(".", "")
-_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212\ufe63\uff0d"
-_SIGNS = {ord(dash): "-" for dash in _DASHES} | {0x066B: ".", 0x066C: ",", 0x2044: "/"}
-_RAISED = {ord(digit): f"^{value}" for value, digit in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
-_LOWERED = {ord(digit): f"_{value}" for value, digit in enumerate("₀₁₂₃₄₅₆₇₈₉")}
-_VULGAR = re.compile("[¼-¾⅐-⅞]")
-_SPACED_THOUSANDS = re.compile("(?<=\\d)[\u00a0\u2009\u202f](?=\\d{3}(?!\\d))")
-_PUNCTUATION_SPACE = re.compile(r"\s*([,;:=()\[\]{}])\s*")
+_HEADING = re.compile(r"[*_ \t]*(?:\d+[.)][ \t]+[*_]*)?[^\W\d_]{2}")
+_LETTER_OR_DIGIT = re.compile(r"[^\W_]")
+_QUOTES = WRAPPERS.replace(".", "")
+_MINUS = re.compile(rf"\b(?:minus|negative)\s+(?=[{CURRENCY}]?\d)", re.IGNORECASE)
+
+_TIED_BEFORE = re.compile(
+    rf"""(?: [\u00d7·÷√±≤≥≠∈^_/] \s* [(\[{{|]?              # a sign that takes what follows
+          | \\[A-Za-z]+ \s* [(\[{{|]?                   # a function, such as \log
+          | \d \s* [:x] \s*                             # 3:4, 3 x 4
+          | (?: \b[A-Za-z] | \d\w* | [)\]}}π] ) \s* [-+*] \s*    # n - 4, 2n + 4
+          | \w (?: \s+[-+*]\s+ | [-+*] )                # total - 4, item-4, but not: is -4, is *4*
+          | [(\[{{] [^()\[\]{{}}]* , \s* | }} \s* {{       # (n, 4 and \binom{{n}}{{4}}
+        ) [{CURRENCY}]? $""",
+    re.VERBOSE,
+)
+_TIED_AFTER = re.compile(
+    r"""[)\]}|]? (?: \( | \s* [\u00d7·÷√π^\\] | \s* [:x] \s* \d | \s* [-+*/] \s* (?: \d | [A-Za-z]\b | [(\\√π] ) )
+        | \| \w | \s* , [^()\[\]{}]* [)\]}]             # 4 + n, 4\theta, 4 x 3, |4|n, 4, n)""",
+    re.VERBOSE,
+)
+MAX_BESIDE = 40
+"""How many characters on either side of a number tell whether it is part of a formula."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """An exact value and the sign of its unit: "%", "$" and the like, or "" when none is written."""
+    """An exact value and the sign of its unit: "%", "°", "$" and the like, or "" when none is written."""
 
     value: Fraction
     unit: str = ""
@@ -88,8 +105,8 @@ def final_number(text: str) -> Number | None:
 
 def marked(text: str) -> str | None:
     r"""What the last mark holds: \boxed{...} and #### before "answer is"; None without a mark."""
-    tail = text[-MAX_SEARCHED:]
-    boxed, hashes = tail.rfind(r"\boxed"), tail.rfind("####")
+    tail = text[-MAX_SEARCHED:].rstrip()
+    boxed, hashes = tail.rfind(r"\boxed"), _last_hashes(tail)
     if boxed > hashes:
         return _braced(tail, boxed + len(r"\boxed"))
     if hashes >= 0:
@@ -99,6 +116,17 @@ def marked(text: str) -> str | None:
         return None
     line = tail[ends[-1] :].strip().partition("\n")[0]
     return _SENTENCE_END.split(line, maxsplit=1)[0] or None
+
+
+def _last_hashes(text: str) -> int:
+    """Where the last #### is that marks an answer, else -1: words with more text below them are a heading."""
+    at = text.rfind("####")
+    while at >= 0:
+        start = at + len("####")
+        if not _HEADING.match(text, start) or text.find("\n", start) < 0:
+            return at
+        at = text.rfind("####", 0, at)
+    return -1
 
 
 def _braced(text: str, start: int) -> str:
@@ -114,35 +142,6 @@ def _braced(text: str, start: int) -> str:
     return text[opening + 1 :].strip()
 
 
-def normalised(text: str) -> str:
-    """One spelling for what looks the same: width, minus signs, LaTeX commands, thousands spaces, vulgar fractions."""
-    text = text.strip()
-    if len(text) > MAX_NORMALISED:
-        return text
-    if not text.isascii():
-        text = _SPACED_THOUSANDS.sub(",", text).translate(_SIGNS | _RAISED | _LOWERED)
-        text = _VULGAR.sub(lambda match: " " + unicodedata.normalize("NFKC", match[0]), text)
-        text = unicodedata.normalize("NFKC", text).translate(_SIGNS).strip()
-    for command, meaning in _LATEX.items():
-        text = text.replace(command, meaning)
-    for fence in _MATH_FENCES:
-        text = text.replace(fence, "")
-    return _FRACTION.sub(_slashed, text).strip()
-
-
-def _slashed(fraction: re.Match[str]) -> str:
-    top, bottom = (fraction[1], fraction[2]) if fraction[3] is None else (fraction[3], fraction[4])
-    return f" {top.strip()}/{bottom.strip()}"
-
-
-def plain(text: str) -> str:
-    """A text for comparing words: normalised, case folded, one space between words, no punctuation around it."""
-    folded = " ".join(normalised(text).casefold().split())
-    if len(folded) > MAX_NORMALISED:
-        return folded
-    return _PUNCTUATION_SPACE.sub(r"\1", folded).strip(_WRAPPERS)
-
-
 def read_number(text: str) -> Number | None:
     """The whole of a normalised text as a number, whatever quotes, emphasis or full stop surround it."""
     text = text.strip(_QUOTES).rstrip(".").strip(_QUOTES)
@@ -155,17 +154,33 @@ def read_number(text: str) -> Number | None:
 
 
 def lone_number(text: str) -> Number | None:
-    """The only number of the last line, behind its last equals sign if it has one; None if there are others."""
-    line = text.rstrip().rpartition("\n")[2].rpartition("=")[2]
+    """The only number of the last line, behind its last equals sign if it has one; None if there are others.
+
+    A number that is tied to something else by a sign, a command, a ratio or a list of a formula is none of ours.
+    """
+    line = last_line(text).rpartition("=")[2]
     if len(line) > MAX_NORMALISED:
         return None
+    line = _MINUS.sub("-", normalised(line))
     found: list[Number] = []
-    for match in _IN_TEXT.finditer(normalised(line)):
-        number = _value(match)
+    for match in _IN_TEXT.finditer(line):
+        number = None if _in_formula(line, match) else _value(match)
         if number is None or len(found) == MAX_MENTIONS or (found and not number.same_as(found[0])):
             return None
         found.append(number)
     return found[0] if found else None
+
+
+def last_line(text: str) -> str:
+    """The last line that has a letter or a digit, so that a closing fence is none; "" without one."""
+    lines = text[-MAX_SEARCHED:].rstrip().split("\n")
+    return next((line for line in reversed(lines) if _LETTER_OR_DIGIT.search(line)), "")
+
+
+def _in_formula(line: str, number: re.Match[str]) -> bool:
+    digits = number.start("whole" if number["whole"] else "top")
+    before, after = line[max(0, digits - MAX_BESIDE) : digits], line[number.end() : number.end() + MAX_BESIDE]
+    return bool(_TIED_BEFORE.search(before) or _TIED_AFTER.match(after))
 
 
 def _value(match: re.Match[str]) -> Number | None:

@@ -22,6 +22,13 @@ class BaseReward(ABC):
     Config: ClassVar[type[Section] | None] = None
     """The keys of `rewards[i].config`, checked before the reward is made. None: any mapping."""
 
+    time_limit_seconds: float = 10.0
+    """What one completion may take by the clock, where workers score: then the worker is killed, and that is a failure.
+    A class or an instance may have another."""
+
+    quick: ClassVar[bool] = False
+    """A promise that `compute` ends within milliseconds for any text: a small batch is then scored without a worker."""
+
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         self.config: dict[str, Any] = dict(config or {})
 

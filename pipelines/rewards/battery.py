@@ -8,14 +8,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from pipelines.rewards.answers import plain, same_answer
+from pipelines.rewards.answers import same_answer
 from pipelines.rewards.context import RewardContext
+from pipelines.rewards.spelling import plain
 
+CONSTANT, TRUNCATED = "constant answer", "truncated"
 Golds = Sequence[RewardContext]
 Texts = list[str | None]
 
 SPAM_ANSWERS = 20
 REPEATS = 40
+ATTACKED_ROWS = 100
+"""How many gold completions adversarial texts are made of; the most common answer is that of all of them."""
 
 
 def empty(golds: Golds) -> Texts:
@@ -45,7 +49,7 @@ def answer_spam(golds: Golds) -> Texts:
 
 
 def constant_answer(golds: Golds) -> Texts:
-    """One gold completion for every prompt: one with the most common answer."""
+    """One gold completion for every prompt: one with the most common answer. What it earns is the floor of the task."""
     if not golds:
         return []
     common = Counter(plain(gold.answer) for gold in golds).most_common(1)[0][0]
@@ -71,14 +75,19 @@ def repeated_prompt(golds: Golds) -> Texts:
 ATTACKS: dict[str, Callable[[Golds], Texts]] = {
     "empty": empty,
     "prompt echo": prompt_echo,
-    "truncated": truncated,
+    TRUNCATED: truncated,
     "wrong answer": wrong_answer,
     "answer spam": answer_spam,
-    "constant answer": constant_answer,
+    CONSTANT: constant_answer,
     "tags only": tags_only,
     "repeated answer": repeated_answer,
     "repeated prompt": repeated_prompt,
 }
+
+
+def attack_texts(name: str, golds: Golds) -> Texts:
+    """The texts of one attack on the first ATTACKED_ROWS gold completions."""
+    return ATTACKS[name](golds if name == CONSTANT else golds[:ATTACKED_ROWS])[:ATTACKED_ROWS]
 
 
 def _spam(known: list[str], right: str) -> str:

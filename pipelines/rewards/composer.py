@@ -7,10 +7,10 @@ A failure is never a quiet 0: it is recorded with its row, and too many of them 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,16 @@ class Failure:
     error: str
 
 
+class Item(NamedTuple):
+    """What one reward found at one row: a number or NaN, reasons as plain data, and an error or nothing."""
+
+    row: int
+    column: int
+    value: float
+    reasons: dict[str, Any]
+    error: str
+
+
 @dataclass(frozen=True)
 class Scores:
     """What `RewardComposer.score` found in one call."""
@@ -45,6 +55,7 @@ class Scores:
     totals: Floats  # [N], NaN where every reward abstained
     failures: tuple[Failure, ...]
     seconds: dict[str, float]
+    """Time spent in each reward by the clock, summed over workers: more than the call took where several worked."""
     details: tuple[dict[str, dict[str, Any]], ...]
     """Row by row, what a reward said beside its number: {name: {reason: value}}."""
 
@@ -62,42 +73,66 @@ class RewardComposer:
         self.names = _distinct([RewardRegistry.canonical(entry.name) for entry in configs])
         self.weights: Floats = np.array([entry.weight for entry in configs], dtype=np.float32)
         self.max_failure_fraction = max_failure_fraction
-        self.scored = 0
-        self.failed = 0
 
     def score(self, contexts: Sequence[RewardContext]) -> Scores:
         """Every reward on every completion. Raises RewardError when more than the allowed share of rows failed."""
-        values: Floats = np.full((len(contexts), len(self.rewards)), np.nan, dtype=np.float32)
-        details: tuple[dict[str, dict[str, Any]], ...] = tuple({} for _ in contexts)
-        failures: list[Failure] = []
-        seconds: dict[str, float] = {}
-        for column, (name, reward) in enumerate(zip(self.names, self.rewards, strict=True)):
-            start = perf_counter()
-            for row, context in enumerate(contexts):
-                value, reasons, error = score_one(reward, context)
-                values[row, column] = value
-                if reasons:
-                    details[row][name] = reasons
-                if error:
-                    failures.append(Failure(row, name, error))
-            seconds[name] = perf_counter() - start
-        self._tolerate(failures, len(contexts))
-        totals = weighted_mean(values, self.weights)
-        return Scores(self.names, values, self.weights, totals, tuple(failures), seconds, details)
+        return self.gathered(*score_block(dict(enumerate(self.rewards)), contexts), len(contexts))
 
-    def _tolerate(self, failures: list[Failure], samples: int) -> None:
-        """Count rows with a failure, in this call and in all; above the limit the run ends."""
-        failed = len({failure.row for failure in failures})
-        self.scored += samples
-        self.failed += failed
-        for bad, seen in ((failed, samples), (self.failed, self.scored)):
-            if bad > self.max_failure_fraction * seen and failures:
-                first = failures[0]
-                raise RewardError(
-                    f"reward {first.name!r} failed: {first.error} (first at row {first.row}; "
-                    f"{bad} of {seen} completions failed, {self.max_failure_fraction:.1%} are allowed)",
-                    hint="`grpo inspect-rewards` shows each failure with its text",
-                )
+    def gathered(self, items: Iterable[Item], seconds: Mapping[int, float], rows: int, *, part: bool = False) -> Scores:
+        """The scores that items in any order make; `seconds` by column. Raises RewardError as `score` does.
+
+        A `part` of a batch is too small to be judged by its failures: `tolerate` judges the whole.
+        """
+        values: Floats = np.full((rows, len(self.names)), np.nan, dtype=np.float32)
+        details: tuple[dict[str, dict[str, Any]], ...] = tuple({} for _ in range(rows))
+        failures: list[Failure] = []
+        for item in sorted(items, key=lambda item: (item.column, item.row)):
+            values[item.row, item.column] = item.value
+            if item.reasons:
+                details[item.row][self.names[item.column]] = item.reasons
+            if item.error:
+                failures.append(Failure(item.row, self.names[item.column], item.error))
+        if not part:
+            self.tolerate(failures, rows)
+        spent = {name: seconds.get(column, 0.0) for column, name in enumerate(self.names)}
+        totals = weighted_mean(values, self.weights)
+        return Scores(self.names, values, self.weights, totals, tuple(failures), spent, details)
+
+    def tolerate(self, failures: Sequence[Failure], samples: int) -> None:
+        """RewardError when more than the allowed share of a batch's rows have a failure."""
+        bad = len({failure.row for failure in failures})
+        if bad > self.max_failure_fraction * samples:
+            first = failures[0]
+            raise RewardError(
+                f"reward {first.name!r} failed: {first.error} (first at row {first.row}; "
+                f"{bad} of {samples} completions failed, {self.max_failure_fraction:.1%} are allowed)",
+                hint="`grpo inspect-rewards` shows each failure with its text",
+            )
+
+
+def score_block(
+    rewards: Mapping[int, BaseReward],
+    contexts: Sequence[RewardContext],
+    *,
+    skipped: Collection[tuple[int, int]] = (),
+    begin: Callable[[int, int], None] | None = None,
+) -> tuple[list[Item], dict[int, float]]:
+    """Each reward, by its column, on each completion, and the seconds each took; rows count within the block.
+
+    `begin(row, column)` is called before every item; items that are `skipped` are left out.
+    """
+    items: list[Item] = []
+    seconds: dict[int, float] = {}
+    for column, reward in rewards.items():
+        start = perf_counter()
+        for row, context in enumerate(contexts):
+            if (row, column) in skipped:
+                continue
+            if begin is not None:
+                begin(row, column)
+            items.append(Item(row, column, *score_one(reward, context)))
+        seconds[column] = perf_counter() - start
+    return items, seconds
 
 
 def score_one(reward: BaseReward, context: RewardContext) -> tuple[float, dict[str, Any], str]:
@@ -105,7 +140,7 @@ def score_one(reward: BaseReward, context: RewardContext) -> tuple[float, dict[s
     try:
         result = reward.compute(context)
         return _read(result)
-    except Exception as error:  # noqa: BLE001 - the boundary to code that users write; counted and fatal above a limit
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the boundary to code that users write; counted and fatal above a limit
         return math.nan, {}, f"{type(error).__name__}: {error}".rstrip(": ")
 
 
@@ -113,18 +148,34 @@ def _read(result: object) -> tuple[float, dict[str, Any], str]:
     """Take the number out of what `compute` returned; raise TypeError or ValueError if there is none."""
     reasons: dict[str, Any] = {}
     if isinstance(result, Mapping):
-        reasons = {str(key): entry for key, entry in result.items() if key != "reward"}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-        if "reward" not in result:
+        said = cast("Mapping[object, object]", result)
+        reasons = {str(key): plain_data(entry) for key, entry in said.items() if key != "reward"}
+        if "reward" not in said:
             raise ValueError('returned a dict without "reward"')
-        result = result["reward"]  # pyright: ignore[reportUnknownVariableType]
+        result = said["reward"]
     if result is None:
         return math.nan, reasons, ""
     if not isinstance(result, int | float | np.integer | np.floating | np.bool_):
-        raise TypeError(f"returned {type(result).__name__}, not a number")  # pyright: ignore[reportUnknownArgumentType]
-    value = float(result)  # pyright: ignore[reportUnknownArgumentType]
+        raise TypeError(f"returned {type(result).__name__}, not a number")
+    value = float(cast("float", result))
     if not abs(value) <= LARGEST:
         raise ValueError(f"returned {value}, which is not a finite number")
-    return value, reasons, ""
+    return value + 0.0, reasons, ""  # of -0.0 this makes 0.0, which is how it is shown
+
+
+def plain_data(value: object) -> Any:
+    """A reason as JSON knows it: what is no number, text, list or mapping becomes text."""
+    if value is None or type(value) in {bool, int, float, str}:
+        return value
+    if isinstance(value, np.generic):
+        return cast("object", value.item())
+    if isinstance(value, Mapping):
+        return {str(key): plain_data(entry) for key, entry in cast("Mapping[object, object]", value).items()}
+    if isinstance(value, list | tuple):
+        return [plain_data(entry) for entry in cast("Sequence[object]", value)]
+    if isinstance(value, set | frozenset):
+        return [plain_data(entry) for entry in sorted(cast("Collection[object]", value), key=str)]
+    return str(value)
 
 
 def weighted_mean(values: Floats, weights: Floats) -> Floats:

@@ -8,11 +8,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from pipelines.config import Section
-from pipelines.rewards.answers import marked, plain, same_answer
+from pipelines.rewards.answers import marked, same_answer
 from pipelines.rewards.base import BaseReward, RewardResult
 from pipelines.rewards.context import RewardContext, split_regions
 from pipelines.rewards.registry import RewardRegistry
 from pipelines.rewards.similarity import jaccard, rouge_l, tfidf
+from pipelines.rewards.spelling import plain
 from pipelines.rewards.words import words
 
 METHODS = {"tfidf": tfidf, "jaccard": jaccard, "rouge_l": rouge_l}
@@ -33,6 +34,8 @@ class ExactMatch(BaseReward):
     Numbers are compared exactly, read from \boxed{...}, `#### ...`, "the answer is ...", or a last line with one
     number; other answers as text (Unicode, case, white space and surrounding punctuation ignored). See `answers.py`.
     """
+
+    quick = True
 
     class Config(Section):
         require_mark: bool = False
@@ -57,8 +60,11 @@ class SemanticSimilarity(BaseReward):
 
     Equal texts score 1 whatever their length. An answer shorter than both min_length tokens and the reference is
     scaled by tokens / min_length. With m and n words in answer and reference, the length penalty multiplies by
-    min(m, n) / max(m, n), the verbosity penalty by 1 - strength * (m - n) where m > n, at least 0.
+    min(m, n) / max(m, n), the verbosity penalty by 1 - strength * (m - n) where m > n, at least 0. The first 16,000
+    characters of each text are compared.
     """
+
+    quick = True
 
     class Config(Section):
         method: Literal["tfidf", "jaccard", "rouge_l"] = "tfidf"
@@ -85,12 +91,16 @@ class SemanticSimilarity(BaseReward):
         if answer.strip() == reference.strip() or plain(answer) == plain(reference) != "":
             return {"reward": 1.0, "similarity": 1.0}
         similarity = METHODS[self.settings.method](answer, reference)
-        factor = self._factor(context, len(words(answer)), len(words(reference)))
+        factor = self._factor(context, reference)
         return {"reward": similarity * factor, "similarity": similarity, "length_factor": factor}
 
-    def _factor(self, context: RewardContext, mine: int, wanted: int) -> float:
+    def _factor(self, context: RewardContext, reference: str) -> float:
         keys, factor = self.settings, 1.0
-        if context.answer_tokens < keys.min_length and mine < wanted:
+        short = context.answer_tokens < keys.min_length
+        if not (short or keys.apply_length_penalty or keys.apply_verbosity_penalty):
+            return factor
+        mine, wanted = len(words(context.answer)), len(words(reference))
+        if short and mine < wanted:
             factor *= context.answer_tokens / keys.min_length
         if keys.apply_length_penalty and mine != wanted:
             factor *= min(mine, wanted) / max(mine, wanted)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 DEFAULT_TAGS = ("<think>", "</think>")
+NO_TAGS = ("", "")
 UNCOUNTED = -1
+UNASKED, UNCUT = cast("bool", None), cast("str", None)
+"""Left out by who made the context by hand; never seen by a reward."""
 
 
 @dataclass(frozen=True)
@@ -19,13 +22,14 @@ class RewardContext:
     """One completion with all that a reward may use.
 
     Lengths are in tokens, tags and end-of-text not counted. In a context made by hand, regions that are left out
-    are cut from `generated_text`, and lengths that are left out are counted in words.
+    are cut from `generated_text`, lengths that are left out are counted in words, and thinking counts as opened if
+    `prompt_text` ends with the open tag.
     """
 
     prompt_text: str = ""
     generated_text: str = ""
-    thinking: str = ""
-    answer: str = ""
+    thinking: str = UNCUT
+    answer: str = UNCUT
     reference_completion: str | None = None
     reference_answer: str | None = None
     system: str | None = None
@@ -35,15 +39,19 @@ class RewardContext:
     answer_tokens: int = UNCOUNTED
     finish_reason: str = "stop"
     step: int = 0
-    thinking_opened: bool = False
+    thinking_opened: bool = UNASKED
     """The prompt ended inside an open think tag, so the completion begins with thinking."""
     think_tags: tuple[str, str] = DEFAULT_TAGS
 
     def __post_init__(self) -> None:
-        if not self.thinking and not self.answer and self.generated_text:
-            thinking, answer = split_regions(self.generated_text, self.think_tags, opened=self.thinking_opened)
-            object.__setattr__(self, "thinking", thinking)
-            object.__setattr__(self, "answer", answer)
+        if self.thinking_opened is UNASKED:
+            opened = self.prompt_text.rstrip().endswith(self.think_tags[0])
+            object.__setattr__(self, "thinking_opened", opened)
+        regions = self.thinking, self.answer
+        if regions == (UNCUT, UNCUT):
+            regions = split_regions(self.generated_text, self.think_tags, opened=self.thinking_opened)
+        object.__setattr__(self, "thinking", regions[0] or "")
+        object.__setattr__(self, "answer", regions[1] or "")
         if self.thinking_tokens == UNCOUNTED:
             object.__setattr__(self, "thinking_tokens", len(self.thinking.split()))
         if self.answer_tokens == UNCOUNTED:
@@ -65,6 +73,14 @@ def split_regions(text: str, tags: tuple[str, str] = DEFAULT_TAGS, *, opened: bo
     return before.strip().removeprefix(tags[0]).strip(), after.strip()
 
 
+def between(answer: str, tags: tuple[str, str]) -> str:
+    """What stands between the first open tag of an answer and the close tag after it; a missing tag is no bound."""
+    start, end = tags
+    if start and start in answer:
+        answer = answer.partition(start)[2]
+    return (answer.partition(end)[0] if end else answer).strip()
+
+
 def completion_context(
     tokens: Sequence[int],
     thinking_length: int,
@@ -74,6 +90,7 @@ def completion_context(
     eos_ids: Collection[int] = (),
     think_tags: tuple[str, str] = DEFAULT_TAGS,
     thinking_opened: bool = False,
+    answer_tags: tuple[str, str] = NO_TAGS,
     reference_completion: str | None = None,
     **fields: Any,
 ) -> RewardContext:
@@ -85,12 +102,15 @@ def completion_context(
     while kept and kept[-1] in eos_ids:
         kept.pop()
     region, rest = kept[:thinking_length], kept[thinking_length:]
-    reference = None if reference_completion is None else split_regions(reference_completion, think_tags)[1]
-    thinking = decode(region).strip().removesuffix(think_tags[1]).strip().removeprefix(think_tags[0]).strip()
+    reference = None
+    if reference_completion is not None:
+        reference = between(split_regions(reference_completion, think_tags)[1], answer_tags)
+    text = decode(kept)
+    before, after = (decode(region), decode(rest)) if region else ("", text)
     return RewardContext(
-        generated_text=decode(kept),
-        thinking=thinking,
-        answer=decode(rest).strip(),
+        generated_text=text,
+        thinking=before.strip().removesuffix(think_tags[1]).strip().removeprefix(think_tags[0]).strip(),
+        answer=between(after, answer_tags),
         thinking_tokens=_inner_length(region, tag_tokens),
         answer_tokens=len(rest),
         thinking_opened=thinking_opened,

@@ -51,6 +51,8 @@ class FormatStructure(BaseReward):
     min_think_length on. answer: tokens / min_answer_length, at most 1.
     """
 
+    quick = True
+
     class Config(Section):
         min_think_length: int = Field(1, ge=0)
         """Below this many thinking tokens the credit falls to 0 in proportion."""

@@ -1,12 +1,13 @@
-"""What scores say about the rewards themselves: distributions, and signs that learning would go wrong.
+"""What scores look like from outside: distributions, what follows the length, who agrees with whom, strange rows.
 
 Shapes: N completions, K rewards; NaN where a reward abstained or failed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from statistics import correlation
 from typing import Any
 
@@ -16,10 +17,9 @@ from pipelines.rewards.composer import Floats, Scores
 
 TOTAL = "total"
 BINS = 10
-BLOCKS = " ▁▂▃▄▅▆▇█"
 GOLD_SHOULD_REACH = 0.95
-HIGH_SHARE = 0.5
-"""An attack scores high when its mean total is above this share of what gold gets."""
+SAME_RANK, LIKE_RANK, AGAINST_RANK = 0.9, 0.5, -0.3
+"""Rank correlations from which two rewards are called the same, alike, and opposed."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,35 @@ class Distribution:
     histogram: tuple[int, ...]
     """Counts in BINS equal bins over [0, 1], widened to the range of the values where they leave it."""
     length_correlation: float | None
-    """Pearson's r with the number of tokens; None if either is constant."""
+    """Pearson's r with the number of tokens."""
+    undefined: str = ""
+    """Why there is no such r."""
+
+    @property
+    def edges(self) -> tuple[float, float]:
+        """Where the first bin begins and the last one ends."""
+        return min(self.low or 0.0, 0.0), max(self.high or 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two rewards on the texts where both have a value."""
+
+    first: str
+    second: str
+    count: int
+    pearson: float | None
+    rank: float | None
+    """Spearman's rho: Pearson's r of the ranks, equal values sharing their mean rank."""
+    words: str
+
+
+@dataclass(frozen=True)
+class Strange:
+    """A row worth reading, and why."""
+
+    row: int
+    why: str
 
 
 def describe(scores: Scores, lengths: Sequence[int]) -> list[Distribution]:
@@ -53,13 +81,16 @@ def distribution(name: str, column: Floats, lengths: Sequence[int]) -> Distribut
     values = column[present].astype(np.float64)
     missing = int(len(column) - len(values))
     if not len(values):
-        return Distribution(name, 0, missing, None, None, None, None, (0,) * BINS, None)
+        return Distribution(name, 0, missing, None, None, None, None, (0,) * BINS, None, "it has no value")
     low, high = float(values.min()), float(values.max())
     counts, _ = np.histogram(values, bins=BINS, range=(min(low, 0.0), max(high, 1.0)))
     tokens = [float(length) for length, here in zip(lengths, present, strict=True) if here]
     mean, std = float(values.mean()), float(values.std())
     histogram = tuple(int(count) for count in counts)
-    return Distribution(name, len(values), missing, mean, std, low, high, histogram, pearson(values.tolist(), tokens))
+    r, undefined = pearson(values.tolist(), tokens), ""
+    if r is None:
+        undefined = "its value is the same everywhere" if low == high else "all completions have the same length"
+    return Distribution(name, len(values), missing, mean, std, low, high, histogram, r, undefined)
 
 
 def pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
@@ -69,10 +100,35 @@ def pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
     return max(-1.0, min(1.0, correlation(x, y)))
 
 
-def sparkline(histogram: Sequence[int]) -> str:
-    """A histogram in one line; every bin that holds something shows."""
-    top = max(histogram, default=0)
-    return "".join(BLOCKS[-(-count * (len(BLOCKS) - 1) // top) if top else 0] for count in histogram)
+def agreements(found: Sequence[Scores]) -> list[Agreement]:
+    """Every pair of rewards on all these texts, K (K - 1) / 2 of them."""
+    names = found[0].names
+    values: Floats = np.concatenate([scores.values for scores in found])
+    return [_agreement(names[i], names[j], values[:, [i, j]]) for i, j in combinations(range(len(names)), 2)]
+
+
+def _agreement(first: str, second: str, values: Floats) -> Agreement:
+    both = values[~np.isnan(values).any(axis=1)]
+    x, y = both[:, 0], both[:, 1]
+    rank = pearson(ranks(x), ranks(y))
+    if not len(both):
+        words = "no text has a value of both"
+    elif rank is None:
+        words = f"{first if np.ptp(x) == 0 else second} is the same everywhere"
+    elif rank >= SAME_RANK:
+        words = "they say the same: one would do"
+    elif rank >= LIKE_RANK:
+        words = "they mostly agree"
+    else:
+        words = "each says its own" if rank > AGAINST_RANK else "they pull against each other"
+    return Agreement(first, second, len(both), pearson(x.tolist(), y.tolist()), rank, words)
+
+
+def ranks(values: Floats) -> list[float]:
+    """1 for the smallest of n values; equal ones share the mean of their ranks."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return [float(last[i] - (counts[i] - 1) / 2) for i in place]
 
 
 def row_records(scores: Scores) -> list[dict[str, Any]]:
@@ -83,80 +139,65 @@ def row_records(scores: Scores) -> list[dict[str, Any]]:
     return [
         {
             "row": row,
-            "total": _number(scores.totals[row]),
-            "rewards": {name: _number(value) for name, value in zip(scores.names, values, strict=True)},
+            "total": number(scores.totals[row]),
+            "rewards": {name: number(value) for name, value in zip(scores.names, values, strict=True)},
             "reasons": {**scores.details[row], **failed.get(row, {})},
         }
         for row, values in enumerate(scores.values)
     ]
 
 
-def warnings_about(scores: Scores, gold: Scores | None, attacks: Mapping[str, Scores]) -> list[str]:
-    """One sentence for each sign of trouble.
+def strangest(records: Sequence[Mapping[str, Any]], most: int, *, low_gold: Collection[int]) -> list[Strange]:
+    """The rows most worth reading: failures, gold that scores low, rewards that disagree, unusual totals.
 
-    `scores` may be the gold's own: then only what attacks cannot move either is constant. In other completions, what
-    does not vary among them has nothing to teach.
+    `records` are `row_records` with `thinking_tokens` and `answer_tokens`; `low_gold` are rows that should score more.
     """
-    compared = [scores, *attacks.values()] if scores is gold else [scores]
-    found = _constant(compared) + _failed(scores)
-    if gold is not None:
-        found += _low_gold(gold) + _hackable(gold, attacks)
-    return found
+    totals = [record["total"] for record in records if record["total"] is not None]
+    lengths = [_tokens(record) for record in records]
+    usual = (_middle(totals), _middle(lengths))
+    judged = [(*_strange(record, usual, low=record["row"] in low_gold), record["row"]) for record in records]
+    judged.sort(key=lambda item: (-item[0], item[2]))
+    return [Strange(row, why) for _, why, row in judged[:most]]
 
 
-def _constant(compared: Sequence[Scores]) -> list[str]:
-    found: list[str] = []
-    for k, name in enumerate(compared[0].names):
-        column: Floats = np.concatenate([scores.values[:, k] for scores in compared])
-        present: Floats = column[~np.isnan(column)]
-        if not len(present) and len(column):
-            found.append(f"{name} has no value for any completion: it abstains or fails everywhere")
-        elif len(present) > 1 and np.ptp(present) == 0:
-            found.append(f"{name} is constant: {present[0]:.3g} for all {len(present)} texts, so it teaches nothing")
-    return found
+def _strange(
+    record: Mapping[str, Any], usual: tuple[tuple[float, float], tuple[float, float]], *, low: bool
+) -> tuple[float, str]:
+    """How strange, and why in words; what counts most is said."""
+    failed = [name for name, said in record["reasons"].items() if "failed" in said]
+    if failed:
+        return 5.0, f"{' and '.join(failed)} failed"
+    total = record["total"]
+    if total is None:
+        return 4.0, "no reward has a value"
+    if low:
+        return 4.0 - total, f"gold, yet it scores {total:.3g}"
+    (mean, std), (usual_length, spread) = usual
+    values = sorted((value, name) for name, value in record["rewards"].items() if value is not None)
+    (least, worst), (high, best) = values[0], values[-1]
+    found = [
+        (high - least, f"rewards disagree: {best} {high:.3g}, {worst} {least:.3g}"),
+        (_far(total, mean, std), f"its total is unusual: {total:.3g}, the mean is {mean:.3g}"),
+        (_far(_tokens(record), usual_length, spread), f"its length is unusual: {_tokens(record)} tokens"),
+    ]
+    score, why = max(found, key=lambda item: item[0])
+    return (score, why) if score > 0 else (0.0, "like the others")
 
 
-def _failed(scores: Scores) -> list[str]:
-    found: list[str] = []
-    for name in scores.names:
-        failures = [failure for failure in scores.failures if failure.name == name]
-        if failures:
-            first = failures[0]
-            found.append(f"{name} failed on {len(failures)} rows, first on row {first.row}: {first.error}")
-    return found
+def _far(value: float, mean: float, std: float) -> float:
+    """Distance from the mean, 1 at four standard deviations; nothing within one."""
+    deviations = abs(value - mean) / std if std > 0 else 0.0
+    return deviations / 4 if deviations > 1 else 0.0
 
 
-def _low_gold(gold: Scores) -> list[str]:
-    low = np.flatnonzero(gold.totals < GOLD_SHOULD_REACH)
-    if not len(low):
-        return []
-    worst = int(low[np.argmin(gold.totals[low])])
-    values = gold.values[worst]
-    blame = gold.names[int(np.nanargmin(values))]
-    message = (
-        f"gold scores below {GOLD_SHOULD_REACH} on {len(low)} of {len(gold.totals)} rows, "
-        f"lowest on row {worst}: {gold.totals[worst]:.3g} ({blame} {np.nanmin(values):.3g})"
-    )
-    return [message]
+def _middle(values: Sequence[float]) -> tuple[float, float]:
+    return (float(np.mean(values)), float(np.std(values))) if values else (0.0, 0.0)
 
 
-def _hackable(gold: Scores, attacks: Mapping[str, Scores]) -> list[str]:
-    level = mean_total(gold)
-    if level is None:
-        return []
-    found: list[str] = []
-    for name, scores in attacks.items():
-        mean = mean_total(scores)
-        if mean is not None and mean > max(HIGH_SHARE * level, 0) + 1e-6:
-            found.append(f"adversarial text scores high: {name} gets {mean:.3g} on average, gold {level:.3g}")
-    return found
+def _tokens(record: Mapping[str, Any]) -> int:
+    return record["thinking_tokens"] + record["answer_tokens"]
 
 
-def mean_total(scores: Scores) -> float | None:
-    present = scores.totals[~np.isnan(scores.totals)]
-    return float(present.mean()) if len(present) else None
-
-
-def _number(value: np.float32) -> float | None:
+def number(value: np.float32) -> float | None:
     """Six digits are what a float32 holds; None for NaN, which JSON does not know."""
     return None if np.isnan(value) else float(f"{value:.6g}")

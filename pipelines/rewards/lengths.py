@@ -28,6 +28,8 @@ class LengthPenalty(BaseReward):
     cheapest way to be short.
     """
 
+    quick = True
+
     class Config(Section):
         target_length: int = Field(256, ge=1)
         """Up to this many tokens nothing is taken away."""
@@ -63,6 +65,8 @@ class SoftOverlong(BaseReward):
     0 while n <= max_length - cache_length, then (max_length - cache_length - n) / cache_length down to -1 at
     max_length; n is the number of tokens of the completion.
     """
+
+    quick = True
 
     class Config(Section):
         max_length: int = Field(ge=1)

@@ -27,6 +27,8 @@ class ThinkingQuality(BaseReward):
     0 from excessive_length_threshold on. Repetition: repetition_penalty times the share of repeated n-grams.
     """
 
+    quick = True
+
     class Config(Section):
         target_length_min: int = Field(20, ge=0)
         """From this many thinking tokens on the length credit is full."""
@@ -77,6 +79,8 @@ class AnswerQuality(BaseReward):
     0 for an answer that is empty or has fewer than min_length tokens. repeated: the share of repeated n-grams.
     """
 
+    quick = True
+
     class Config(Section):
         max_penalty: float = Field(1.0, ge=0, le=1)
         """The most that all penalties together take away."""
@@ -108,6 +112,8 @@ class AnswerQuality(BaseReward):
 @RewardRegistry.register("repetition_penalty")
 class RepetitionPenalty(BaseReward):
     """-max_penalty times the share of repeated n-grams in the completion; in [-max_penalty, 0]."""
+
+    quick = True
 
     class Config(Section):
         ngram_size: int = Field(3, ge=1)

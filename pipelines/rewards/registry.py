@@ -9,17 +9,13 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import ValidationError
 
 from pipelines.config import Section
+from pipelines.config.problems import setting_error
 from pipelines.errors import ConfigError
 from pipelines.rewards.base import BaseReward, RewardResult
 from pipelines.rewards.context import RewardContext
 
 RewardT = TypeVar("RewardT", bound=type[BaseReward])
 RewardFunction = Callable[[RewardContext], RewardResult]
-
-UNFINISHED = {
-    "code_execution": "it runs model-written code, and the sandbox that holds such code is not finished",
-}
-"""Names the specification promises and this version does not have yet: the one list of them."""
 
 
 class RewardRegistry:
@@ -74,16 +70,12 @@ class RewardRegistry:
     def get(cls, name: str, *, where: str = "reward") -> type[BaseReward]:
         if name in cls._classes:
             return cls._classes[name]
-        if name in UNFINISHED:
-            raise ConfigError(
-                f"{where}: {name!r} does not work yet: {UNFINISHED[name]}",
-                hint=f"leave it out for now; what works: {', '.join(cls.names())}",
-            )
         close = difflib.get_close_matches(name, cls.names(), n=1)
         guess = f"did you mean {close[0]!r}? " if close else ""
         raise ConfigError(
             f"{where}: there is no reward called {name!r}",
-            hint=f"{guess}known are {', '.join(cls.names())}; list a file of your own under `plugins`",
+            hint=f"{guess}known are {', '.join(cls.names())}; "
+            f"one of your own is found in rewards/{name}.py, or in a file listed under `plugins`",
         )
 
     @classmethod
@@ -117,12 +109,4 @@ def _check(model: type[Section], settings: dict[str, Any], where: str) -> None:
     try:
         model.model_validate(settings)
     except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join([where, *map(str, problem["loc"])])
-        known = sorted(model.model_fields)
-        if problem["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-            guess = f"did you mean {close[0]!r}? " if close else ""
-            raise ConfigError(f"{key}: no such key", hint=f"{guess}known are {', '.join(known) or 'none'}") from error
-        hint = f"keys of this reward: {', '.join(known)}"
-        raise ConfigError(f"{key}: {problem['msg'].removeprefix('Value error, ')}", hint=hint) from error
+        raise setting_error(error, model, where) from error

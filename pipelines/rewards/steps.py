@@ -18,6 +18,7 @@ from pipelines.rewards.words import words
 MAX_READ = 100_000
 """Characters of a completion that are searched for steps."""
 
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _SENTENCE = re.compile(r"[\n;!?\u3002\uff01\uff1f]|\.(?=\s|$)")
 
 
@@ -28,6 +29,8 @@ class StepsCoverage(BaseReward):
     A step is present if one sentence holds all its numbers and at least `threshold` of its words, where words that
     differ in their ending ("multiply", "multiplied") are the same. Steps beyond the required ones cost nothing.
     """
+
+    quick = True
 
     class Config(Section):
         threshold: float = Field(0.75, gt=0, le=1)
@@ -41,13 +44,13 @@ class StepsCoverage(BaseReward):
         steps = required_steps(context.meta)
         if not steps:
             return None
-        text = f"{context.thinking}\n{context.answer}"[:MAX_READ]
+        text = _THOUSANDS.sub("", f"{context.thinking}\n{context.answer}"[:MAX_READ])
         sentences = [set(words(sentence)) for sentence in _SENTENCE.split(text)]
         missing = [step for step in steps if not self._present(step, sentences)]
         return {"reward": 1.0 - len(missing) / len(steps), "missing": missing}
 
     def _present(self, step: str, sentences: Sequence[set[str]]) -> bool:
-        wanted = set(words(step))
+        wanted = set(words(_THOUSANDS.sub("", step)))
         if not wanted:
             return True
         numbers = {word for word in wanted if any(character.isdigit() for character in word)}

@@ -6,16 +6,25 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-MAX_CHARACTERS = 1_000_000
+MAX_CHARACTERS = 500_000
 """Rewards on words read this much of a text; no completion that is worth a look is longer."""
 
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:['\u2019][^\W_{_UNSPACED}]+)*")
+_NO_SPACES = _UNSPACED + "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+"""Besides these Thai, Lao, Burmese and Khmer, whose words are longer than a character."""
+_ASCII_WORD = re.compile(r"[a-z0-9]+(?:'[a-z0-9]+)*")
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:'[^\W_{_UNSPACED}]+)*")
 
 
 def words(text: str) -> list[str]:
-    """Case-folded words; each character of Chinese and Japanese, which put no spaces between words, is one."""
-    return _WORD.findall(text[:MAX_CHARACTERS].casefold())
+    """Case-folded words; each character of Chinese and Japanese, which put no spaces between words, is one.
+
+    Signs and emoji are no words. An apostrophe within a word is part of it, whatever its kind.
+    """
+    text = text[:MAX_CHARACTERS]
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
+    return _WORD.findall(text.casefold().replace("\u2019", "'"))
 
 
 def ngrams(tokens: Sequence[str], size: int) -> list[tuple[str, ...]]:
@@ -30,10 +39,24 @@ def repeated_share(text: str, size: int) -> float:
 
 
 def phrase_hits(text: str, phrases: Sequence[str]) -> list[str]:
-    """Each phrase as often as it occurs, whole words only, whatever the case and white space."""
-    if not phrases:
+    """Each phrase as often as it occurs, whole words only, whatever the case, white space and kind of apostrophe."""
+    text = text[:MAX_CHARACTERS]
+    if not phrases or (text.isascii() and _without(text.lower(), tuple(phrases))):
         return []
-    return [" ".join(hit.split()).casefold() for hit in _pattern(tuple(phrases)).findall(text[:MAX_CHARACTERS])]
+    found = _pattern(tuple(phrases)).findall(text)
+    return [" ".join(hit.split()).replace("\u2019", "'").casefold() for hit in found]
+
+
+def _without(text: str, phrases: tuple[str, ...]) -> bool:
+    """Whether not even one word of any phrase is in an ASCII text: usual, and found sooner than by the pattern."""
+    return not any(word in text for word in _telling(phrases))
+
+
+@lru_cache(maxsize=64)
+def _telling(phrases: tuple[str, ...]) -> tuple[str, ...]:
+    """The longest word of each phrase, apostrophes left out; nothing, which is in every text, beyond ASCII."""
+    longest = (max(phrase.replace("'", " ").split() or [""], key=len) for phrase in phrases if phrase.strip())
+    return tuple(word.lower() if word.isascii() else "" for word in longest)
 
 
 @lru_cache(maxsize=64)
@@ -44,8 +67,13 @@ def _pattern(phrases: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _bounded(phrase: str) -> str:
-    body = r"\s+".join(map(re.escape, phrase.split()))
+    body = r"\s+".join(map(re.escape, phrase.split())).replace("'", "['\u2019]")
     stripped = phrase.strip()
-    before = r"(?<!\w)" if re.match(r"\w", stripped) and not re.match(f"[{_UNSPACED}]", stripped) else ""
-    after = r"(?!\w)" if re.match(r"\w", stripped[-1]) and not re.match(f"[{_UNSPACED}]", stripped[-1]) else ""
+    before = r"(?<![^\W_])(?<!\w['\u2019])" if _ends_in_word(stripped[0]) else ""
+    after = r"(?![^\W_]|['\u2019]\w)" if _ends_in_word(stripped[-1]) else ""
     return f"{before}{body}{after}"
+
+
+def _ends_in_word(character: str) -> bool:
+    """Whether a word of a script that puts spaces between words begins or ends with this."""
+    return re.match(rf"(?![{_NO_SPACES}])\w", character) is not None

@@ -1,22 +1,17 @@
 """Which rows ask the same: duplicates inside a split, and leakage between training and validation."""
 
-from array import array
-
 import numpy as np
-
-from pipelines.rows.records import Row
-from pipelines.rows.sources import fingerprint
 
 
 class Fingerprints:
     """64 bits of each row that is kept, in order: 8 MB for a million rows."""
 
     def __init__(self) -> None:
-        self._of: dict[str, array[int]] = {"train": array("Q"), "val": array("Q")}
+        self._parts: dict[str, list[np.ndarray]] = {"train": [], "val": []}
 
-    def add(self, split: str, row: Row) -> None:
-        """Remember one row of a split."""
-        self._of[split].append(fingerprint(row))
+    def add(self, split: str, fingerprints: np.ndarray) -> None:
+        """Remember further rows of a split, uint64."""
+        self._parts[split].append(fingerprints)
 
     def duplicates(self, split: str) -> int:
         """Rows that ask what an earlier row of the split asks."""
@@ -29,7 +24,10 @@ class Fingerprints:
 
     def index_of(self, split: str, like: str, index: int) -> int:
         """The first row of `split` that asks what row `index` of the split `like` asks."""
-        return int(np.flatnonzero(self._array(split) == self._of[like][index])[0])
+        return int(np.flatnonzero(self._array(split) == self._array(like)[index])[0])
 
     def _array(self, split: str) -> np.ndarray:
-        return np.array(self._of[split], dtype=np.uint64)
+        """All of a split, put together once."""
+        whole = np.concatenate([np.empty(0, np.uint64), *self._parts[split]])
+        self._parts[split] = [whole]
+        return whole

@@ -1,7 +1,8 @@
 """Digests of content: sha256 of files, of named sets of files, and a cache so that big weights are read once.
 
-The cache remembers a file by path, size, modification and change time and inode. It is only a shortcut: a lost,
-damaged or half-written cache costs a second reading and nothing else.
+The cache remembers a file by path, size, modification and change time and inode. A modification time can be set back,
+the change time cannot: the kernel sets it at every write. What changes without it, such as a failing disk, is found by
+whoever does not believe the cache. A lost, damaged or half-written cache costs a second reading and nothing else.
 """
 
 import logging
@@ -56,11 +57,14 @@ def _read(path: Path) -> tuple[str, list[int]]:
 
 
 class DigestCache:
-    """Digests of files that did not change, kept in `<root>/digests.json`; call `save` when done."""
+    """Digests of files that did not change, kept in `<root>/digests.json`; call `save` when done, or write nothing.
 
-    def __init__(self, root: Path) -> None:
+    `believe=False` reads every file once, whatever is remembered.
+    """
+
+    def __init__(self, root: Path, *, believe: bool = True) -> None:
         self.path = root / CACHE_FILE
-        self._known = self._load()
+        self._known = self._load() if believe else {}
         self._new: dict[str, dict[str, Any]] = {}
 
     def of_file(self, path: Path) -> str:

@@ -7,6 +7,8 @@ from pipelines.stages.identity import Identity, canonical_json
 
 ABSENT = "(absent)"
 NEVER = "never ran"
+VERSION = "version of the stage"
+"""How the line begins that says that another version of grpo made it."""
 SHOWN_CHARACTERS = 60
 SHOWN_BEFORE = 12
 DIGEST_PATTERN = re.compile(r"[0-9a-f]{40,64}")
@@ -20,7 +22,7 @@ def differences(old: Identity | None, new: Identity) -> list[str]:
     if old.stage != new.stage:
         lines.append(f"stage: {old.stage} -> {new.stage}")
     if old.version != new.version:
-        lines.append(f"version of the stage: {old.version} -> {new.version}")
+        lines.append(f"{VERSION}: {old.version} -> {new.version}")
     lines += _compare("", old.config, new.config)
     lines += _compare("inputs", old.inputs, new.inputs)
     return lines
@@ -53,10 +55,10 @@ def _compare_objects(name: str, old: dict[str, Any], new: dict[str, Any]) -> lis
 def _compare_lists(name: str, old: list[Any], new: list[Any]) -> list[str]:
     lines: list[str] = []
     for index, (before, after) in enumerate(zip(old, new, strict=False)):
-        lines += _compare(f"{name}[{index}]", before, after)
+        lines += _compare(f"{name}.{index}", before, after)
     common = min(len(old), len(new))
-    lines += [_line(f"{name}[{common + i}]", canonical_json(item), ABSENT) for i, item in enumerate(old[common:])]
-    lines += [_line(f"{name}[{common + i}]", ABSENT, canonical_json(item)) for i, item in enumerate(new[common:])]
+    lines += [_line(f"{name}.{common + i}", canonical_json(item), ABSENT) for i, item in enumerate(old[common:])]
+    lines += [_line(f"{name}.{common + i}", ABSENT, canonical_json(item)) for i, item in enumerate(new[common:])]
     return lines
 
 

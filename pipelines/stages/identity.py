@@ -20,12 +20,18 @@ FORMAT = 1
 """Version of the identity itself; changing it makes every key new."""
 
 IDENTITY_FILE = "identity.json"
+SEAL = "sha256"
+"""Key of a file's digest of itself."""
+
 KEY_PATTERN = re.compile(r"[0-9a-f]{12}")
 
 
 def canonical_json(value: object) -> str:
     """ASCII JSON with sorted keys, no spaces, shortest floats; `StageError` for what JSON cannot say exactly."""
-    _refuse_foreign(value, "identity")
+    try:
+        _refuse_foreign(value, "identity")
+    except RecursionError as error:
+        raise StageError("identity: nested too deeply", hint="was it edited?") from error
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
@@ -102,10 +108,29 @@ def from_dict(record: object) -> Identity:
 
 def write_identity(identity: Identity, directory: Path) -> None:
     """Claim a directory, before any work is done in it."""
-    write_json(directory / IDENTITY_FILE, identity.as_dict())
+    write_sealed(directory / IDENTITY_FILE, identity.as_dict())
 
 
 def read_identity(directory: Path) -> Identity | None:
     """The identity a directory was claimed for; None if it has none; `StageError` if it cannot be read."""
-    record = read_json(directory / IDENTITY_FILE)
+    record = read_sealed(directory / IDENTITY_FILE)
     return None if record is None else from_dict(record)
+
+
+def write_sealed(path: Path, record: dict[str, Any]) -> None:
+    """Write JSON with a digest of itself, so that one wrong bit is never taken for another meaning."""
+    write_json(path, {**record, SEAL: digest_of(record)})
+
+
+def read_sealed(path: Path) -> object:
+    """What `write_sealed` wrote, less the digest; None if there is no file; `StageError` if it is not what it was."""
+    record: object = read_json(path)
+    content = _as_object(record)
+    seal = content.pop(SEAL, None)
+    if seal is not None and digest_of(content) != seal:
+        raise StageError(f"{path} is not what was written (its digest differs)", hint="it was edited or damaged")
+    return record
+
+
+def _as_object(record: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", record) if isinstance(record, dict) else {}

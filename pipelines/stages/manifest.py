@@ -8,20 +8,23 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
+from functools import cache
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from pipelines.errors import StageError
-from pipelines.files import is_temporary, read_json, sync_directory, sync_file, write_json
+from pipelines.files import is_temporary, sync_directory, sync_file
 from pipelines.stages import digest
-from pipelines.stages.identity import IDENTITY_FILE, Identity, digest_of, from_dict
+from pipelines.stages.identity import IDENTITY_FILE, Identity, digest_of, from_dict, read_sealed, write_sealed
+from pipelines.stages.requests import REQUESTS_FILE
 
 MANIFEST_FILE = "manifest.json"
 MANIFEST_FORMAT = 1
+OWN_FILES = frozenset({IDENTITY_FILE, MANIFEST_FILE, REQUESTS_FILE})
 RECORDED_PACKAGES = ("grpo", "mlx", "mlx-lm", "transformers", "tokenizers", "numpy", "pydantic", "datasets")
 
 
@@ -53,12 +56,12 @@ class Manifest:
 
 
 def output_files(directory: Path, unrecorded: Sequence[str] = ()) -> Iterator[str]:
-    """Relative paths of all files, sorted, without our own two, leftovers, and the patterns in `unrecorded`."""
+    """Relative paths of all files, sorted, without our own, leftovers, and the patterns in `unrecorded`."""
     found: list[str] = []
     for folder, _, names in os.walk(directory):
         found += [(Path(folder) / name).relative_to(directory).as_posix() for name in names]
     for path in sorted(found):
-        skipped = path in {IDENTITY_FILE, MANIFEST_FILE} or any(fnmatch(path, pattern) for pattern in unrecorded)
+        skipped = path in OWN_FILES or any(fnmatch(path, pattern) for pattern in unrecorded)
         if not skipped and not is_temporary(Path(path)) and (directory / path).is_file():
             yield path
 
@@ -72,7 +75,7 @@ def complete(
         sync_directory(folder)
     finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     manifest = Manifest(identity, files, _plain(summary), round(seconds, 3), finished, versions(), code_digest())
-    write_json(directory / MANIFEST_FILE, _as_dict(manifest))
+    write_sealed(directory / MANIFEST_FILE, _as_dict(manifest))
     return manifest
 
 
@@ -109,12 +112,12 @@ def _as_dict(manifest: Manifest) -> dict[str, Any]:
 def read(directory: Path) -> Manifest | None:
     """The manifest; None if the directory is not complete; `StageError` if the file cannot be understood."""
     path = directory / MANIFEST_FILE
-    record = read_json(path)
+    record = read_sealed(path)
     if record is None:
         return None
     try:
         return _from_dict(cast("dict[str, Any]", record))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise StageError(f"{path} is not a manifest: {error!r}", hint="it was edited or damaged; run again") from error
 
 
@@ -136,19 +139,36 @@ def _from_dict(record: dict[str, Any]) -> Manifest:
 
 
 def damages(directory: Path, manifest: Manifest, *, verify: bool = False) -> list[str]:
-    """One line for each output that is gone or has another size; with `verify` also for other content."""
+    """One line for each output that is gone or has another size; with `verify` also for other content.
+
+    Of a folder that is gone with all its files there is one line.
+    """
     lines: list[str] = []
     for record in manifest.files:
         path = directory / record.path
-        if not path.is_file():
-            lines.append(f"{record.path}: gone")
+        if not _is_a(Path.is_file, path):
+            lines.append(f"{_missing(directory, record.path)}: gone")
             continue
         size_bytes = path.stat().st_size
         if size_bytes != record.size_bytes:
             lines.append(f"{record.path}: {size_bytes} bytes instead of {record.size_bytes}")
         elif verify and digest.of_file(path) != record.sha256:
             lines.append(f"{record.path}: content changed (sha256 differs)")
-    return lines
+    return list(dict.fromkeys(lines))
+
+
+def _missing(directory: Path, path: str) -> str:
+    """The outermost folder around a file that is not there, else the file."""
+    folders = reversed(PurePosixPath(path).parents[:-1])
+    return next((str(folder) for folder in folders if not _is_a(Path.is_dir, directory / folder)), path)
+
+
+def _is_a(kind: Callable[[Path], bool], path: Path) -> bool:
+    """False as well for what cannot be a name, in a manifest that somebody edited."""
+    try:
+        return kind(path)
+    except OSError:
+        return False
 
 
 def versions() -> dict[str, str]:
@@ -158,6 +178,7 @@ def versions() -> dict[str, str]:
     return found | {package: version for package, version in installed.items() if version is not None}
 
 
+@cache
 def _installed(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -165,6 +186,24 @@ def _installed(package: str) -> str | None:
         return None
 
 
+def drift(manifest: Manifest) -> str:
+    """How the versions and the code that made a stage differ from today's, in one line; empty if they do not.
+
+    A reason to look closer when a result surprises, and no reason to make it again.
+    """
+    now = versions()
+    names = [*now, *(name for name in manifest.versions if name not in now)]
+    parts = [
+        f"{name} {manifest.versions.get(name, '(absent)')} (now {now.get(name, 'absent')})"
+        for name in names
+        if manifest.versions.get(name) != now.get(name)
+    ]
+    if manifest.code != code_digest():
+        parts.append("other code of grpo")
+    return f"made with {', '.join(parts)}" if parts else ""
+
+
+@cache
 def code_digest() -> str:
     """One digest of every Python file of this package: recorded, so that a surprise can be traced to a change."""
     package = Path(__file__).resolve().parent.parent

@@ -10,14 +10,15 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.errors import StageError
+from pipelines.errors import GrpoError, StageError
 from pipelines.files import is_temporary, sync_directory
 from pipelines.stages import locks, manifest
-from pipelines.stages.explain import differences
+from pipelines.stages.explain import VERSION, differences
 from pipelines.stages.identity import IDENTITY_FILE, KEY_PATTERN, Identity, read_identity, write_identity
 from pipelines.stages.manifest import MANIFEST_FILE, Manifest
 
@@ -31,12 +32,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StageState:
-    """What there is of a stage, and why it is not `cached`, as lines for people."""
+    """What there is of a stage, and why it is not `cached`, as lines for people.
+
+    `asked` is what somebody asked of the stage, where that can differ; `note` is what is worth knowing about a result
+    that is cached: other versions or other code made it.
+    """
 
     stage: str
     directory: Path
     status: Status
     reasons: list[str] = field(default_factory=list[str])
+    asked: str = ""
+    note: str = ""
+
+    @property
+    def lines(self) -> list[str]:
+        """Everything there is to say: the reasons, then the note."""
+        return [*self.reasons, *([f"note: {self.note}"] if self.note else [])]
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,14 @@ class Unfinished:
 
 
 Work = Callable[[Path], dict[str, Any] | Unfinished | None]
+
+GoesOn = Callable[[Identity, Identity], bool]
+"""(the identity of a run, another one): whether the run, as far as it has come, is a part of the other's."""
+
+
+def never(_old: Identity, _new: Identity) -> bool:
+    """Another identity is another result."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -69,10 +89,13 @@ def directory_for(root: Path | str, identity: Identity) -> Path:
     return Path(root) / identity.stage / identity.key
 
 
-def state(identity: Identity, directory: Path, *, verify: bool = False) -> StageState:
-    """Look, touch nothing. Sizes are checked always, contents with `verify`."""
-    found = _look(identity, directory, verify=verify)
-    worker = None if found.status == "cached" else locks.running(directory)
+def state(identity: Identity, directory: Path, *, verify: bool = False, goes_on: GoesOn = never) -> StageState:
+    """Look, touch nothing. Sizes are checked always, contents with `verify`. `goes_on` as `run_stage` has it."""
+    found = _look(identity, directory, goes_on, verify=verify)
+    if found.status == "cached":
+        record = manifest.read(directory)
+        return replace(found, note="" if record is None else manifest.drift(record))
+    worker = locks.running(directory)
     if worker is not None:
         also = found.reasons if found.status == "stale" else []
         return StageState(identity.stage, directory, "running", [worker, *also])
@@ -87,20 +110,23 @@ def outputs_digest(directory: Path) -> str | None:
 
 def entries(root: Path | str, stage: str) -> Iterator[Path]:
     """The store's directories of one stage, complete or not, the newest first."""
-    folder = Path(root) / stage
-    found = [path for path in folder.glob("*") if KEY_PATTERN.fullmatch(path.name) and path.is_dir()]
-    yield from sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    found: dict[Path, int] = {}
+    for path in (Path(root) / stage).glob("*"):
+        if KEY_PATTERN.fullmatch(path.name) and path.is_dir():
+            with suppress(FileNotFoundError):  # freed by another process just now
+                found[path] = path.stat().st_mtime_ns
+    yield from sorted(found, key=found.__getitem__, reverse=True)
 
 
-def finished(root: Path | str, stage: str) -> Iterator[Identity]:
-    """The identities of the store's complete entries of one stage, the newest first."""
+def finished(root: Path | str, stage: str) -> Iterator[tuple[Path, Identity]]:
+    """The store's complete entries of one stage with their identities, the newest first."""
     for entry in entries(root, stage):
         try:
             record = manifest.read(entry)
         except StageError:
             continue  # a damaged entry explains nothing
         if record is not None:
-            yield record.identity
+            yield entry, record.identity
 
 
 def run_stage(
@@ -113,23 +139,25 @@ def run_stage(
     resumable: bool = False,
     fresh: bool = False,
     unrecorded: Sequence[str] = (),
+    goes_on: GoesOn = never,
 ) -> StageResult:
     """`work(directory)` unless its outputs are there already; returns what it returned, now or then.
 
     `verify` compares contents, not only sizes, before reuse. `force` does the work again. `resumable` lets work go on
     in an incomplete or damaged directory of the same identity, which is otherwise emptied (store) or set aside.
     `fresh` sets a run's directory aside as `<name>.old-<n>` and starts anew. `unrecorded` are patterns of files that
-    may change later (logs), left out of the manifest. `StageError` if the directory belongs to something else.
+    may change later (logs), left out of the manifest. A run that `goes_on` as one of this identity is claimed for it.
+    `StageError` if the directory belongs to something else.
     """
-    found = _look(identity, directory, verify=verify)
+    found = _look(identity, directory, goes_on, verify=verify)
     if found.status == "cached" and not (force or fresh):
         return _reused(identity, directory)
-    _refuse_another(identity, directory, found, fresh=fresh)  # before waiting for hours in vain
+    _refuse_another(identity, directory, found, goes_on, fresh=fresh)  # before waiting for hours in vain
     with locks.hold(directory, identity.stage):
-        found = _look(identity, directory, verify=verify)  # again, now that nobody else works here
+        found = _look(identity, directory, goes_on, verify=verify)  # again, now that nobody else works here
         if found.status == "cached" and not (force or fresh):
             return _reused(identity, directory)
-        _refuse_another(identity, directory, found, fresh=fresh)
+        _refuse_another(identity, directory, found, goes_on, fresh=fresh)
         _prepare(identity, directory, found, keep=resumable and not (force or fresh))
         asked = ["forced"] if force else ["fresh start"] if fresh else []
         return _do(identity, directory, work, asked + found.reasons, unrecorded)
@@ -141,12 +169,24 @@ def _do(identity: Identity, directory: Path, work: Work, reasons: list[str], unr
     for reason in reasons:
         log.info("  %s", reason)
     started = time.monotonic()
-    summary = work(directory) or {}
+    try:
+        summary = work(directory) or {}
+    except GrpoError:
+        if not _addressed(identity, directory):
+            _unclaim(directory)
+        raise
     seconds = time.monotonic() - started
     if isinstance(summary, Unfinished):
         return StageResult(identity.stage, directory, "partial", reasons, seconds, summary.summary)
     record = manifest.complete(directory, identity, summary=summary, seconds=seconds, unrecorded=unrecorded)
     return StageResult(identity.stage, directory, "ran", reasons, record.seconds, record.summary)
+
+
+def _unclaim(directory: Path) -> None:
+    """After a refusal: a run's directory to which nothing was written is free for the settings as they will be."""
+    if directory.is_dir() and [path.name for path in directory.iterdir()] == [IDENTITY_FILE]:
+        (directory / IDENTITY_FILE).unlink()
+        directory.rmdir()
 
 
 def _reused(identity: Identity, directory: Path) -> StageResult:
@@ -156,7 +196,7 @@ def _reused(identity: Identity, directory: Path) -> StageResult:
     return StageResult(identity.stage, directory, "cached", [], record.seconds, record.summary)
 
 
-def _look(identity: Identity, directory: Path, *, verify: bool) -> StageState:
+def _look(identity: Identity, directory: Path, goes_on: GoesOn, *, verify: bool) -> StageState:
     """The state without asking whether somebody works there now."""
 
     def says(status: Status, *reasons: str) -> StageState:
@@ -168,7 +208,10 @@ def _look(identity: Identity, directory: Path, *, verify: bool) -> StageState:
     try:
         owner = read_identity(directory)
         if owner is not None and owner != identity:
-            return says("damaged" if ours else "stale", *differences(owner, identity))
+            lines = differences(owner, identity)
+            if goes_on(owner, identity):
+                return says("partial", *(f"goes on with {line}" for line in lines))
+            return says("damaged" if ours else "stale", *lines)
         record = manifest.read(directory)
     except StageError as error:
         return says("damaged", error.message)
@@ -191,7 +234,7 @@ def _complete(identity: Identity, directory: Path, record: Manifest, *, verify: 
 def _absent(identity: Identity, directory: Path) -> StageState:
     """Nothing there: `stale` with the difference to the nearest finished entry of the stage, else `missing`."""
     if _addressed(identity, directory):
-        others = [differences(other, identity) for other in finished(directory.parent.parent, identity.stage)]
+        others = [differences(other, identity) for _, other in finished(directory.parent.parent, identity.stage)]
         if others:
             return StageState(identity.stage, directory, "stale", min(others, key=len))
     return StageState(identity.stage, directory, "missing", differences(None, identity))
@@ -215,13 +258,15 @@ def _prepare(identity: Identity, directory: Path, found: StageState, *, keep: bo
     if found.status == "damaged":
         log.warning("%s: %s is damaged and is done again: %s", identity.stage, directory, "; ".join(found.reasons))
     if keep or _addressed(identity, directory) or _is_empty(directory):
+        if keep and found.status == "damaged":
+            write_identity(identity, directory)  # first, lest the run be nobody's if this is as far as we get
         _empty(directory, keep_outputs=keep)
     else:
         _set_aside(identity.stage, directory)
     Path(os.path.realpath(directory)).mkdir(parents=True, exist_ok=True)  # a link to a run stays one
 
 
-def _refuse_another(identity: Identity, directory: Path, found: StageState, *, fresh: bool) -> None:
+def _refuse_another(identity: Identity, directory: Path, found: StageState, goes_on: GoesOn, *, fresh: bool) -> None:
     """`StageError` for a run's directory that holds something other than a run of this identity.
 
     `fresh` lets another identity's run be set aside, but never files that no run made.
@@ -233,28 +278,40 @@ def _refuse_another(identity: Identity, directory: Path, found: StageState, *, f
             f"{identity.stage}: {directory} is not empty, and no run of grpo made what is in it",
             hint="give another directory (--set trainer.output_dir=DIR), or empty this one yourself",
         )
-    if not fresh and not _same_owner(identity, directory):
-        raise _belongs_to_another(identity, directory, found.reasons)
+    if not fresh and not _same_owner(identity, directory, goes_on):
+        raise _belongs_to_another(identity, directory, found)
 
 
-def _same_owner(identity: Identity, directory: Path) -> bool:
-    """Whether a run's directory was claimed for this identity, by either of its two files."""
-    try:
-        owner = read_identity(directory)
-        record = None if owner is not None else manifest.read(directory)
-    except StageError:
-        return False  # unreadable: nobody knows whose it is
-    return identity == (record.identity if record is not None else owner)
+def _same_owner(identity: Identity, directory: Path, goes_on: GoesOn) -> bool:
+    """Whether a run's directory was claimed for this identity, or goes on as it, by the first file that can be read."""
+    for owner_of in (read_identity, _recorded):
+        try:
+            owner = owner_of(directory)
+        except StageError:
+            continue
+        if owner is not None:
+            return owner == identity or goes_on(owner, identity)
+    return False
 
 
-def _belongs_to_another(identity: Identity, directory: Path, reasons: list[str]) -> StageError:
-    shown = "\n".join(f"  {line}" for line in reasons)
-    return StageError(
-        f"{identity.stage}: {directory} belongs to a run with other settings or inputs:\n{shown}",
-        hint="give another directory (--set trainer.output_dir=DIR), "
-        f"or keep the old run as {directory.name}.old-<n> and start anew (--fresh), "
-        "or put the settings back to continue it",
-    )
+def _recorded(directory: Path) -> Identity | None:
+    record = manifest.read(directory)
+    return None if record is None else record.identity
+
+
+def _belongs_to_another(identity: Identity, directory: Path, found: StageState) -> StageError:
+    shown = "\n".join(f"  {line}" for line in found.reasons)
+    elsewhere = "give another directory (--set trainer.output_dir=DIR)"
+    fresh = f"keep the old run as {directory.name}.old-<n> and start anew (--fresh)"
+    if found.status == "damaged":
+        message = f"{identity.stage}: {directory} holds a run, and nobody can tell of which settings:\n{shown}"
+        return StageError(message, hint=f"{elsewhere}, or {fresh}")
+    if any(line.startswith(VERSION) for line in found.reasons):
+        message = f"{identity.stage}: {directory} belongs to a run of another version of grpo:\n{shown}"
+        weights = "begin elsewhere with its weights (--set model.model_path=CHECKPOINT)"
+        return StageError(message, hint=f"{elsewhere}, or {fresh}, or {weights}; status, eval and export still read it")
+    message = f"{identity.stage}: {directory} belongs to a run with other settings or inputs:\n{shown}"
+    return StageError(message, hint=f"{elsewhere}, or {fresh}, or put the settings back to continue it")
 
 
 def _empty(directory: Path, *, keep_outputs: bool) -> None:

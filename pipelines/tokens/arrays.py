@@ -13,14 +13,8 @@ import numpy as np
 
 from pipelines.errors import DataError
 
-LARGEST_UINT16_VOCABULARY = 65_536
-BUFFER_ITEMS = 1 << 16
+BUFFER_BYTES = 1 << 18
 WRITE_AGAIN = "write it again: grpo preprocess --force"
-
-
-def token_dtype(vocabulary_size: int) -> np.dtype:
-    """uint16 for up to 65,536 ids, else int32."""
-    return np.dtype(np.uint16 if vocabulary_size <= LARGEST_UINT16_VOCABULARY else np.int32)
 
 
 def offsets_path(prefix: Path) -> Path:
@@ -39,31 +33,25 @@ class NpyStream:
     def __init__(self, path: Path, dtype: np.dtype) -> None:
         self.dtype = np.dtype(dtype)
         self.written = 0
-        self._pending: list[int] = []
-        self._file: IO[bytes] = path.open("wb")
+        self._file: IO[bytes] = path.open("wb", buffering=BUFFER_BYTES)
         self._write_header()
 
-    def extend(self, values: Sequence[int]) -> None:
-        """Append values; they reach the file in blocks."""
-        self._pending.extend(values)
-        if len(self._pending) >= BUFFER_ITEMS:
-            self._flush()
+    def extend(self, values: Sequence[int] | np.ndarray) -> None:
+        """Append values; an array has to be of the file's dtype."""
+        # NumPy 2 raises OverflowError for an id that does not fit, so nothing wraps around.
+        block = values if isinstance(values, np.ndarray) else np.array(values, dtype=self.dtype)
+        if block.dtype != self.dtype:
+            raise TypeError(f"{block.dtype} values for a file of {self.dtype}")
+        self._file.write(block.data)
+        self.written += len(block)
 
     def close(self) -> None:
-        """Flush, and write the header again: NumPy pads it so that any length fits the same bytes."""
+        """Write the header again: NumPy pads it so that any length fits the same bytes."""
         if self._file.closed:
             return
         with self._file:
-            self._flush()
             self._file.seek(0)
             self._write_header()
-
-    def _flush(self) -> None:
-        # NumPy 2 raises OverflowError for an id that does not fit, so nothing wraps around.
-        block = np.array(self._pending, dtype=self.dtype)
-        self._file.write(block.tobytes())
-        self.written += len(block)
-        self._pending.clear()
 
     def _write_header(self) -> None:
         header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.written,)}
@@ -84,6 +72,12 @@ class RaggedWriter:
         self._tokens.extend(row)
         self._end += len(row)
         self._offsets.extend([self._end])
+
+    def extend(self, values: np.ndarray, lengths: np.ndarray) -> None:
+        """Add rows that lie one after the other in `values`; `lengths` int64 `[n]`."""
+        self._tokens.extend(values)
+        self._offsets.extend(self._end + np.cumsum(lengths))
+        self._end += len(values)
 
     def close(self) -> None:
         """Finish both files; without it they hold no rows."""

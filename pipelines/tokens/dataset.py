@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import DataError
+from pipelines.rows.blocks import Block
 from pipelines.rows.records import Row, from_json, to_json
 from pipelines.tokens.arrays import WRITE_AGAIN, NpyStream, RaggedArray, RaggedWriter, map_array
 
@@ -52,6 +53,15 @@ class SplitWriter:
         self._end += len(line)
         self._starts.extend([self._end])
         self.rows += 1
+
+    def extend(self, block: Block) -> None:
+        """Add the rows of a block."""
+        self._prompts.extend(*block.prompts)
+        self._completions.extend(*block.completions)
+        self._texts.write(block.lines.values.data)
+        self._starts.extend(self._end + np.cumsum(block.lines.lengths))
+        self._end += len(block.lines.values)
+        self.rows += len(block.fingerprints)
 
     def close(self) -> None:
         """Finish all files; without it they hold no rows."""

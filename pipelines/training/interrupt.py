@@ -1,10 +1,14 @@
 """Ctrl-C during training: the first asks the loop to save and end, the second ends at once."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+STDERR = 2
+HEARD = b"\nstopping after this update, with a checkpoint; Ctrl-C again ends at once, without one\n"
 
 
 class StopRequest:
@@ -18,6 +22,8 @@ class StopRequest:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+        with suppress(OSError):  # `tee` at the other end has ended by the same Ctrl-C
+            os.write(STDERR, HEARD)  # no stream: the signal may have come while one was being written
 
 
 @contextmanager

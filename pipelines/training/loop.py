@@ -1,4 +1,4 @@
-"""The training loop: collect, update, log, save; in this order, once per step."""
+"""The training loop: collect, update, evaluate if it is time, log, save; in this order, once per step."""
 
 import time
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from pipelines.monitoring.sinks import RunLog
 from pipelines.tokens.order import PromptCursor
 from pipelines.training.checkpoints import Checkpoints
 from pipelines.training.collect import Collector
+from pipelines.training.evaluations import Best, Evaluations
 from pipelines.training.interrupt import StopRequest
 from pipelines.training.update import Updater
 
@@ -29,9 +30,15 @@ class Progress:
     seed: int
     step: int = 0
     optimizer_steps: int = 0
-    """Updates that moved the weights: those in which some group had a spread."""
+    """Steps of the optimizer: `num_iterations` for each update in which something could be learnt."""
     num_tokens: int = 0
     dead_updates: int = 0
+    best: float | None = None
+    """The best value of `checkpointing.best_metric` that an evaluation found."""
+    since_best: int = 0
+    """Evaluations since then."""
+    threads: int | None = None
+    """Of the BLAS, on which the last bits of gradients depend; None on a GPU."""
 
     def as_dict(self, cursor: PromptCursor) -> dict[str, Any]:
         """Plain JSON."""
@@ -41,6 +48,9 @@ class Progress:
             "optimizer_steps": self.optimizer_steps,
             "num_tokens": self.num_tokens,
             "dead_updates": self.dead_updates,
+            "best": self.best,
+            "since_best": self.since_best,
+            "threads": self.threads,
             "cursor": cursor.state_dict(),
         }
 
@@ -48,8 +58,13 @@ class Progress:
     def from_dict(cls, state: dict[str, Any]) -> "Progress":
         """The inverse; CheckpointError if a key is missing."""
         try:
-            names = ("seed", "step", "optimizer_steps", "num_tokens", "dead_updates")
-            return cls(**{name: int(state[name]) for name in names})
+            names = ("seed", "step", "optimizer_steps", "num_tokens", "dead_updates", "since_best")
+            best, threads = state["best"], state.get("threads")
+            return cls(
+                **{name: int(state[name]) for name in names},
+                best=None if best is None else float(best),
+                threads=None if threads is None else int(threads),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"state.json lacks or spoils {error}", hint="resume from an earlier step (--resume STEP)"
@@ -62,6 +77,7 @@ class Limits:
 
     total_steps: int
     prompts_per_update: int
+    iterations: int
     max_seconds: float | None
     checkpointing: CheckpointingConfig
 
@@ -79,6 +95,8 @@ class Loop:
     limits: Limits
     run_log: RunLog
     dead: DeadUpdates
+    evaluations: Evaluations
+    best: Best
     stop: StopRequest
 
     def run(self) -> Metrics:
@@ -86,32 +104,52 @@ class Loop:
         started = time.monotonic()
         metrics: Metrics = {}
         saved = self.progress.step
-        while self.progress.step < self.limits.total_steps and not self._must_stop(started):
-            metrics = self._step()
+        if saved == 0:
+            self._baseline()
+        while not self.is_complete and not self._must_stop(started):
+            metrics, is_best = self._step()
             every = self.limits.checkpointing.save_every
-            if every and self.progress.step % every == 0:
+            if is_best or (every and self.progress.step % every == 0):
                 self._save(metrics)
                 saved = self.progress.step
         if saved < self.progress.step:
             self._save(metrics)
         return metrics
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all updates are made, or the evaluations have stopped getting better."""
+        return self.progress.step >= self.limits.total_steps or self.best.is_stale
+
     def _must_stop(self, started: float) -> bool:
         limit = self.limits.max_seconds
         return self.stop.asked or (limit is not None and time.monotonic() - started >= limit)
 
-    def _step(self) -> Metrics:
+    def _baseline(self) -> None:
+        """The starting model's evaluation, which later ones are compared with: the line of step 0."""
+        if metrics := self.evaluations.after(0):
+            self.run_log.metrics(0, metrics)
+            self._judge(metrics)
+
+    def _judge(self, evaluated: Metrics) -> bool:
+        """Remember how good an evaluation was; whether it was the best so far."""
+        is_best = self.best.after(evaluated)
+        self.progress.best, self.progress.since_best = self.best.value, self.best.since
+        return is_best
+
+    def _step(self) -> tuple[Metrics, bool]:
+        """One update; its metrics, and whether its evaluation was the best so far."""
         started = time.perf_counter()
         step = self.progress.step + 1
-        collected = self.collector.collect(step, self.cursor.next(self.limits.prompts_per_update).tolist())
+        collected = self.collector.collect(step, self.limits.prompts_per_update, lambda n: self.cursor.next(n).tolist())
         metrics = dict(collected.metrics)
         mx.clear_cache()  # decoding and training want blocks of other sizes
         if self.run_log.wants_samples(step):  # before the update, so that they are there to look at if it fails
             self.run_log.samples(step, collected.samples())
-        if collected.sequences.teach:
+        if self.updater.learns(collected.sequences, collected.references):
             mx.random.seed(row_key(self.progress.seed, "update", step, 0, 0)[0])  # dropout: MLX's own stream
-            metrics |= self.updater.step(collected.sequences)
-            self.progress.optimizer_steps += 1
+            metrics |= self.updater.update(collected.sequences, collected.references)
+            self.progress.optimizer_steps += self.limits.iterations
             mx.clear_cache()
         self.progress.step = step
         self.progress.num_tokens += int(metrics["num_tokens"])
@@ -121,10 +159,12 @@ class Loop:
             "memory/peak_gb": mx.get_peak_memory() / 1e9,
             "time/step_seconds": time.perf_counter() - started,
         }
+        evaluated = self.evaluations.after(step)
+        metrics |= evaluated
         self.run_log.metrics(step, metrics)
         self.dead.after(metrics)
         self.progress.dead_updates = self.dead.in_a_row
-        return metrics
+        return metrics, bool(evaluated) and self._judge(metrics)
 
     def _save(self, metrics: Metrics) -> None:
         self.run_log.flush()  # whoever resumes here finds a line for every update before

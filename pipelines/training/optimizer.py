@@ -1,6 +1,7 @@
 """AdamW with bias correction, its schedule, and float32 master weights for 16-bit models."""
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import mlx.core as mx
 from mlx import nn, optimizers
 from mlx.utils import tree_map, tree_unflatten
 
+from pipelines import backend
 from pipelines.config import TrainerConfig
 from pipelines.models.leaves import leaves
 from pipelines.models.save import load_weights, save_weights
@@ -16,7 +18,8 @@ from pipelines.models.save import load_weights, save_weights
 def learning_rate(config: TrainerConfig) -> Callable[[mx.array], mx.array]:
     """Optimizer step (0-based) to learning rate, built by mlx-lm's `build_schedule`.
 
-    A warm-up starts at `warmup_init`, one tenth of the schedule's first argument where that is null.
+    A warm-up starts at `warmup_init`, one tenth of the schedule's first argument where that is null. The schedule
+    begins one step after the warm-up has reached its first rate, which therefore comes twice.
     """
     from mlx_lm.tuner.utils import build_schedule
 
@@ -56,21 +59,37 @@ class Optimizer:
             self.master = tree_map(lambda leaf: leaf.astype(mx.float32), model.trainable_parameters())
         self.adam.init(self.master if self.master is not None else model.trainable_parameters())
 
-    def step(self, gradients: dict[str, Any], norm: float) -> float:
-        """Clip to `grad_clip_norm` given the global norm, apply, and return the learning rate used."""
+    def step(self, found: dict[str, mx.array], norm: float) -> float:
+        """Clip to `grad_clip_norm` given the global norm, apply, and return the learning rate used.
+
+        Trainable leaves that are not in `found` had nothing to learn from: their gradient is 0.
+        """
         scale = min(1.0, self.clip_norm / (norm + 1e-6)) if self.clip_norm else 1.0
-        if scale < 1:
-            gradients = tree_map(lambda g: g * scale, gradients)
-        if self.master is None:
-            like = self.model.trainable_parameters()
-            self.adam.update(self.model, tree_map(lambda g, w: g.astype(w.dtype), gradients, like))
-        else:
-            gradients = tree_map(lambda g: g.astype(mx.float32), gradients)
-            self.master = self.adam.apply_gradients(gradients, self.master)
-            dtypes = self.model.trainable_parameters()
-            self.model.update(tree_map(lambda w, old: w.astype(old.dtype), self.master, dtypes))
+        own = self.model.trainable_parameters()
+        gradients = tree_unflatten(
+            [(name, found[name] if name in found else mx.zeros(leaf.shape)) for name, leaf in leaves(own).items()]
+        )
+        stepped = self._apply(gradients, self.master or own, mx.array(scale))
+        if self.master is not None:
+            self.master = stepped
+            stepped = tree_map(lambda w, old: w.astype(old.dtype), stepped, own)
+        self.model.update(stepped)
         mx.eval(self.model.parameters(), self.adam.state, self.master or {})
         return float(self.adam.learning_rate)
+
+    @cached_property
+    def _apply(self) -> Callable[[Any, Any, mx.array], Any]:
+        """(gradients, weights, scale) -> the next weights; Adam's moments go on with them."""
+
+        def apply(gradients: Any, weights: Any, scale: mx.array) -> Any:
+            scaled = tree_map(lambda g, w: (g * scale).astype(w.dtype), gradients, weights)
+            return self.adam.apply_gradients(scaled, weights)
+
+        return backend.compiled(apply, self.adam.state)
+
+    def _forget_compiled(self) -> None:
+        """What was compiled holds the state and the schedule's start that it was compiled with."""
+        self.__dict__.pop("_apply", None)
 
     def exact_weights(self) -> dict[str, mx.array]:
         """All parameters, by name; trainable ones as exact as they are kept."""
@@ -96,6 +115,7 @@ class Optimizer:
             parts[part].append((key, leaf))
         self.adam.state = tree_unflatten(parts["state"])
         self.schedule_start = int(dict(parts["schedule"])["start"])
+        self._forget_compiled()
         dtypes = leaves(self.model.trainable_parameters())
         self.model.update(tree_unflatten([(name, leaf.astype(dtypes[name].dtype)) for name, leaf in parts["weights"]]))
         if self.master is not None:
@@ -110,6 +130,7 @@ class Optimizer:
         if self.master is not None:
             self.master = tree_map(lambda leaf: leaf.astype(mx.float32), self.model.trainable_parameters())
         self.schedule_start = step
+        self._forget_compiled()
 
 
 def _wants_master(model: nn.Module, config: TrainerConfig, full_finetuning: bool) -> bool:

@@ -5,8 +5,9 @@ from mlx import nn
 
 from pipelines.algorithms.base import Batch
 from pipelines.config import ModelConfig, TrainerConfig
+from pipelines.models.layers import LayerStack
 from pipelines.models.load import load
-from pipelines.models.logprobs import completion_logprobs, split_head
+from pipelines.models.logprobs import Adjust, score, split_head, spots
 from pipelines.models.lora import adapters_off
 
 
@@ -16,17 +17,20 @@ class Reference:
     def __init__(self, model: nn.Module, *, shares_base: bool) -> None:
         self.model = model
         self.shares_base = shares_base
-        self.split = split_head(model)
+        with adapters_off(model):  # nothing learns then, and no gradient is tried
+            self.stack = LayerStack(model, split_head(model))
 
-    def logprobs(self, batch: Batch, temperature: float) -> mx.array:
-        """Float32 `[n, C]`, at the sampling temperature like the policy's own."""
+    def logprobs(self, batch: Batch, temperature: float, adjust: Adjust | None = None) -> mx.array:
+        """Float32 `[n, C]` of the active tokens, of the distribution that the policy's own are of."""
         if self.shares_base:
             with adapters_off(self.model):
-                return self._evaluated(batch, temperature)
-        return self._evaluated(batch, temperature)
+                return self._evaluated(batch, temperature, adjust)
+        return self._evaluated(batch, temperature, adjust)
 
-    def _evaluated(self, batch: Batch, temperature: float) -> mx.array:
-        scored = completion_logprobs(self.split, batch.tokens, batch.starts, batch.completions, temperature)
+    def _evaluated(self, batch: Batch, temperature: float, adjust: Adjust | None) -> mx.array:
+        hidden = self.stack.run(batch.tokens, prefix=batch.prefix).hidden
+        at = spots(batch.tokens, batch.starts, batch.completions, batch.mask)
+        scored = score(self.stack.split, hidden, at, temperature, adjust=adjust)
         mx.eval(scored.logprobs)
         return scored.logprobs
 

@@ -1,105 +1,205 @@
-"""One update: gradients of all micro-batches added up, then exactly one optimizer step."""
+"""One update: the gradients of all micro-batches added up, then one optimizer step.
+
+`num_iterations` such steps are made from the same rows. The first updates are looked at closely (`self_check`).
+"""
 
 import time
-from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import mlx.core as mx
 import numpy as np
-from mlx import nn
-from mlx.utils import tree_map
 
-from pipelines.algorithms.base import Algorithm, Batch, Totals
-from pipelines.algorithms.loss_metrics import Metrics, merged_metrics
+from pipelines import backend
+from pipelines.algorithms.base import BaseAlgorithm, Batch, Totals
+from pipelines.algorithms.loss_metrics import Metrics, masked_mean, merged_metrics
+from pipelines.algorithms.losses import LossOutput
+from pipelines.algorithms.sft_term import SftTerm
 from pipelines.errors import TrainingError
 from pipelines.models.leaves import leaves
-from pipelines.models.logprobs import completion_logprobs, split_head
+from pipelines.training.gradients import Gradients, Loss, backward
+from pipelines.training.micro_batches import micro_batches
 from pipelines.training.optimizer import Optimizer
-from pipelines.training.reference import Reference
-from pipelines.training.sequences import Sequences, micro_batches
+from pipelines.training.passes import Pass, Passes
+from pipelines.training.policy import Policy
+from pipelines.training.record import Recorder
+from pipelines.training.self_check import SelfCheck
+from pipelines.training.sequences import Sequences
+from pipelines.training.value_head import ValueLearner, without_head
 
 
+@dataclass(frozen=True)
 class Updater:
-    """Turns the rows of an update into one optimizer step."""
+    """Turns the rows of an update into optimizer steps."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        algorithm: Algorithm,
-        optimizer: Optimizer,
-        reference: Reference | None,
-        *,
-        temperature: float,
-        micro_batch_tokens: int,
-        budget_tokens: int,
-    ) -> None:
-        self.model = model
-        self.algorithm = algorithm
-        self.optimizer = optimizer
-        self.reference = reference
-        self.temperature = temperature
-        self.micro_batch_tokens = micro_batch_tokens
-        self.budget_tokens = budget_tokens
-        self.split = split_head(model)
-        self._gradients = nn.value_and_grad(model, self._loss)
+    policy: Policy
+    algorithm: BaseAlgorithm
+    optimizer: Optimizer
+    passes: Passes
+    recorder: Recorder
+    check: SelfCheck
+    micro_batch_tokens: int
+    budget_tokens: int
+    value_learner: ValueLearner | None = None
+    """Of an algorithm that uses values."""
 
-    def step(self, sequences: Sequences) -> dict[str, float]:
-        """Update the model on the rows; the metrics of the loss, gradient norm, learning rate and timing.
+    def learns(self, sequences: Sequences, references: Sequences | None = None) -> bool:
+        """Whether there is a token to learn from; AdamW's momentum would move the weights even without one."""
+        return sequences.teach(self.passes.policy) or (references is not None and references.teach(self.passes.sft))
 
-        Raises TrainingError, weights untouched, when a gradient is not finite.
+    def update(self, sequences: Sequences, references: Sequences | None = None) -> dict[str, float]:
+        """Learn from the rows, and from references where there is a supervised term.
+
+        The metrics are means over the steps, of the loss and its parts, gradient norm and learning rate.
+        Raises TrainingError when a gradient is not finite, weights untouched, or when the self-check finds a fault.
         """
         started = time.perf_counter()
-        totals = sequences.totals(self.budget_tokens)
-        parts: list[Metrics] = []
-        tokens: list[mx.array] = []
-        gradients: dict[str, Any] | None = None
-        self.model.train()  # dropout, and the kernels that have a gradient
-        for batch in self.batches(sequences):
-            (_, metrics), new = self._gradients(batch, totals)
-            new = tree_map(lambda g: g.astype(mx.float32), new)  # sums of many in 16 bits would lose the small ones
-            gradients = new if gradients is None else tree_map(mx.add, gradients, new)
-            mx.eval(gradients, metrics)
-            del new  # or it stays in memory beside the next one
-            parts.append(metrics)
-            tokens.append(batch.mask.sum())
-        self.model.eval()
-        if gradients is None:
-            raise ValueError("an update needs at least one row")
-        norm = finite_norm(gradients)
-        rate = self.optimizer.step(gradients, norm)
+        recorded = self.recorder.record(sequences) if sequences.teach(self.passes.policy) else sequences
+        numbers = range(self.algorithm.config.num_iterations)
+        steps = [self._step(recorded, references, first=number == 0) for number in numbers]
         seconds = time.perf_counter() - started
-        return _report(parts, tokens) | {
-            "grad_norm": norm,
-            "learning_rate": rate,
-            "time/update_seconds": seconds,
-            "update/tokens_per_second": totals.items / seconds,
+        tokens = len(steps) * sum(rows.totals(0).items for rows in (recorded, references) if rows is not None)
+        means = {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
+        first = {name: steps[0][name] for name in ("mismatch_kl",) if name in steps[0]}  # later steps are off-policy
+        return (
+            means
+            | first
+            | recorded.metrics
+            | {"time/update_seconds": seconds, "update/tokens_per_second": tokens / seconds}
+        )
+
+    def _step(self, sequences: Sequences, references: Sequences | None, *, first: bool = True) -> dict[str, float]:
+        """One optimizer step; `first`: of its update."""
+        sums = _Sums()
+        self.policy.model.train()  # dropout, and the kernels that have a gradient
+        metrics = self._reinforce(sums, sequences) if sequences.teach(self.passes.policy) else {}
+        if references is not None and references.teach(self.passes.sft):
+            supervised = self._supervise(sums, references)
+            metrics |= supervised | {"loss": metrics.get("loss", 0.0) + supervised["loss"]}
+        self.policy.model.eval()
+        if not sums.gradients:
+            raise ValueError("an update needs at least one token to learn from")
+        return metrics | self._apply(sums, metrics, first=first)
+
+    def _apply(self, sums: "_Sums", metrics: dict[str, float], *, first: bool) -> dict[str, float]:
+        """Looked at is the first step alone: in later ones the clip may stop every token, and no leaf be to blame."""
+        if self.check.done or not sums.taught or not first:
+            return self._advance(sums.gradients)
+        self.check.agreement(metrics)
+        before = self._weights()
+        found = self._advance(sums.gradients)
+        self.check.movement(frozenset(sums.taught), sums.gradients, before, self._weights(), found["learning_rate"])
+        return found
+
+    def _advance(self, gradients: Gradients) -> dict[str, float]:
+        """Step the model and the value head, each clipped by its own norm; both norms are looked at before."""
+        own, head = without_head(gradients)
+        norm, head_norm = finite_norm(own), finite_norm(head) if head else 0.0
+        if self.value_learner is not None and head:
+            self.value_learner.step(head, head_norm)
+        return {"grad_norm": norm, "learning_rate": self.optimizer.step(own, norm)}
+
+    def _weights(self) -> dict[str, mx.array]:
+        head = {} if self.value_learner is None else self.value_learner.weights()
+        return self.optimizer.exact_weights() | head
+
+    def _reinforce(self, sums: "_Sums", sequences: Sequences) -> dict[str, float]:
+        """Add the gradient of the algorithm's loss; its metrics."""
+        totals = sequences.totals(self.budget_tokens)
+
+        def loss(logprobs: mx.array, entropies: mx.array, batch: Batch) -> LossOutput:
+            output = self.algorithm.loss(logprobs, entropies, batch, totals)
+            metrics = output.metrics | sampling_metrics(mx.stop_gradient(logprobs), batch)
+            if self.algorithm.config.use_dual_gradients:
+                metrics |= self._by_region(logprobs, entropies, batch, totals)
+            return LossOutput(output.loss, metrics)
+
+        return self._accumulate(sums, self.policy, sequences, self.passes.policy, loss)
+
+    def _by_region(self, logprobs: mx.array, entropies: mx.array, batch: Batch, totals: Totals) -> Metrics:
+        """The loss of each region under the whole's denominators: together they are the loss."""
+        regions = {"loss/thinking": batch.thinking, "loss/answer": ~batch.thinking}
+        return {
+            name: mx.stop_gradient(
+                self.algorithm.loss(logprobs, entropies, batch._replace(weights=region), totals).loss
+            )
+            for name, region in regions.items()
         }
 
-    def batches(self, sequences: Sequences) -> Iterator[Batch]:
-        """The update's micro-batches, with reference log-probabilities where the algorithm needs them."""
-        for rows in micro_batches(sequences, self.micro_batch_tokens):
-            batch = sequences.batch(rows)
-            if self.reference is not None:
-                batch = batch._replace(ref_logprobs=self.reference.logprobs(batch, self.temperature))
-            yield batch
+    def _supervise(self, sums: "_Sums", references: Sequences) -> dict[str, float]:
+        """Add the gradient of the supervised term; its losses, without and (`loss`) with its weight."""
+        trainer = self.algorithm.config
+        thinking = sum(int((references.active(n) & references.region(n)).sum()) for n in range(len(references)))
+        term = SftTerm(thinking, references.totals(0).items - thinking)
+        plain = replace(self.policy, temperature=1.0, value_head=None, entropy_gradient=False)
+        found = self._accumulate(
+            sums, plain, references, self.passes.sft, lambda logprobs, _, batch: term.loss(logprobs, batch)
+        )
+        weighted = trainer.sft_mode == "weighted"
+        think, say = (trainer.sft_thinking_weight, trainer.sft_answer_weight) if weighted else (0.0, 1.0)
+        weights = {"sft_loss/thinking": think, "sft_loss/answer": say}
+        counted = {name: found[name] for name, weight in weights.items() if weight}
+        loss = sum(weights[name] * value for name, value in counted.items())
+        return counted | {"sft_loss": loss, "loss": trainer.sft_weight * loss}
 
-    def _loss(self, batch: Batch, totals: Totals) -> tuple[mx.array, dict[str, mx.array]]:
-        scored = completion_logprobs(self.split, batch.tokens, batch.starts, batch.completions, self.temperature)
-        output = self.algorithm.loss(scored.logprobs, scored.entropies, batch, totals)
-        metrics = dict(output.metrics) | {"loss": mx.stop_gradient(output.loss)}
-        if batch.sampler_logprobs is not None:
-            gap = mx.abs(mx.stop_gradient(scored.logprobs) - batch.sampler_logprobs)
-            metrics["mismatch_kl"] = mx.where(batch.mask, gap, 0.0).sum() / mx.maximum(batch.mask.sum(), 1)
-        return output.loss, metrics
+    def _accumulate(
+        self, sums: "_Sums", policy: Policy, sequences: Sequences, passes: tuple[Pass, ...], loss: Loss
+    ) -> dict[str, float]:
+        """Add the gradients of all micro-batches; their metrics as one: losses add up, the rest merges."""
+        parts: list[Metrics] = []
+        tokens: list[mx.array] = []
+        for rows, shared in micro_batches(sequences, self.micro_batch_tokens, may_share=policy.stack.shares):
+            batch = sequences.batch(rows, shared=shared)
+            threshold = sequences.entropy_threshold
+            found = backward(
+                policy,
+                batch,
+                sequences.adjust(rows),
+                loss,
+                passes,
+                entropy_threshold=threshold,
+                watched=not self.check.done,
+            )
+            if found.gradients:
+                sums.add(found.gradients)
+                sums.taught |= found.taught
+            parts.append(found.metrics)
+            tokens.append(batch.mask.sum())
+        sizes = {name for name in parts[0] if name.partition("/")[0].endswith("loss")}
+        added = {name: mx.stack([part[name] for part in parts]).sum() for name in sizes}
+        return {name: float(value) for name, value in (merged_metrics(parts, tokens) | added).items()}
 
 
-def _report(parts: list[Metrics], tokens: list[mx.array]) -> dict[str, float]:
-    """The metrics of all micro-batches as one: their losses add up, the rest is merged."""
-    merged = merged_metrics(parts, tokens) | {"loss": mx.stack([part["loss"] for part in parts]).sum()}
-    return {name: float(value) for name, value in merged.items()}
+@dataclass
+class _Sums:
+    """What the micro-batches of a step add up to."""
+
+    gradients: Gradients = field(default_factory=dict)
+    taught: set[str] = field(default_factory=set)
+
+    def add(self, new: Gradients) -> None:
+        """In float32: sums of many in 16 bits would lose the small ones. At most two micro-batches are under way.
+
+        Takes the new ones out of their dictionary, which would keep them in memory during the next micro-batch.
+        """
+        mx.eval(self.gradients)
+        for name in list(new):
+            leaf = new.pop(name)
+            self.gradients[name] = self.gradients[name] + leaf if name in self.gradients else leaf
+        backend.launch(self.gradients)
 
 
-def finite_norm(gradients: dict[str, Any]) -> float:
+def sampling_metrics(logprobs: mx.array, batch: Batch) -> Metrics:
+    """How far the trainer is from the sampler (`mismatch_kl`), and how far the policy from where it was."""
+    if batch.sampler_logprobs is None:
+        return {}
+    mask = batch.mask.astype(mx.float32)
+    old = batch.sampler_logprobs if batch.old_logprobs is None else batch.old_logprobs
+    ratio = mx.exp(mx.where(batch.mask, logprobs - old, 0.0))
+    gap = mx.abs(mx.where(batch.mask, logprobs - batch.sampler_logprobs, 0.0))
+    return {"mismatch_kl": masked_mean(gap, mask), "ratio/mean": masked_mean(ratio, mask)}
+
+
+def finite_norm(gradients: Gradients) -> float:
     """The global L2 norm in float32; TrainingError names the first leaf that is not finite."""
     named = leaves(gradients)
     squares = mx.stack([leaf.astype(mx.float32).square().sum() for leaf in named.values()])

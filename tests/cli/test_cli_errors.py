@@ -8,7 +8,6 @@ import typer
 
 from grpo_cli import app
 from grpo_cli.options import Verbose
-from grpo_cli.unfinished import UNFINISHED
 from pipelines.errors import ConfigError, DataError, GrpoError, TrainingError
 
 
@@ -118,14 +117,6 @@ def test_a_configuration_error_reaches_the_boundary(tmp_path):
     assert "trainer.learning_rat" in first
     assert second.startswith("hint: ")
     assert "learning_rate" in second
-
-
-@pytest.mark.parametrize("name", UNFINISHED)
-def test_unfinished_commands_say_so(name, capsys):
-    assert run(name, "outputs/run", "--port", "80") == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith(f"error: `grpo {name}` is not built yet\nhint: until then, ")
 
 
 def test_no_command_shows_the_help(capsys):

@@ -1,5 +1,6 @@
 """The shared options, as words on the command line and as what a command receives."""
 
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -51,6 +52,24 @@ def test_files_and_settings_keep_their_order(received):
     assert app.run(["eval", *words.split()]) == 0
     assert received.config == [Path("base.yaml"), Path("mine.yaml")]
     assert received.overrides == ["trainer.seed=1", "data.limit=5"]
+
+
+@pytest.mark.parametrize("words", ["gc", "config", "config check"])
+def test_help_is_wrapped_to_the_terminal_alone(capsys, monkeypatch, words):
+    """A line may only end early where the next word would not have fitted, or where a paragraph ends."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert app.run([*words.split(), "--help"]) == 0
+    lines = [line.rstrip() for line in capsys.readouterr().out.partition("\u256d")[0].splitlines()]
+    for line, following in pairwise(lines):
+        assert not line or not following or len(line) + len(following.split()[0]) >= 78
+
+
+@pytest.mark.parametrize("words", ["", "train", "config", "config check"])
+def test_h_is_short_for_help(capsys, words):
+    assert app.run([*words.split(), "-h"]) == 0
+    shown = capsys.readouterr().out
+    assert app.run([*words.split(), "--help"]) == 0
+    assert f"Usage: grpo {words}".rstrip() in shown == capsys.readouterr().out
 
 
 def test_nothing_given_is_none(received):

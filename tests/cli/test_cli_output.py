@@ -1,7 +1,8 @@
 """stdout is data, stderr is everything else, and JSON is strict."""
 
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,6 +93,17 @@ def test_a_table_in_a_pipe_is_aligned_and_whole(capsys):
     assert lines == ["rewards", f"{'name':<200}    mean", f"{long}       1", f"{'[b]':<200}  0.1235"]
 
 
+def test_a_table_on_a_terminal_has_no_frame_that_words_would_be_broken_for(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.setenv("NO_COLOR", "1")
+    Output().table("", ["benchmark", "model", "accuracy %"], [["exact_match", "step_000006_of_a_long_run", 69.6]])
+    assert re.sub(r"\x1b\[\dm", "", capsys.readouterr().out).splitlines() == [
+        "benchmark    model                      accuracy %",
+        "exact_match  step_000006_of_a_long_run        69.6",
+    ]
+
+
 def test_notes_and_warnings_leave_stdout_alone(capsys):
     out = Output()
     out.note("working")
@@ -116,6 +128,11 @@ def test_a_stage_for_people(capsys):
     assert captured.out == "preprocess  ran  1.2 s  a/b\n  rows: 5\n  share: 0.1235\n"
 
 
+def test_the_seconds_of_a_stage_that_did_not_run_now_are_not_told(capsys):
+    Output().stage(replace(RESULT, status="cached", summary={"sandbox": {"level": "strong", "layers": 2}}))
+    assert capsys.readouterr().out == "preprocess  cached  a/b\n  sandbox\n    level: strong\n    layers: 2\n"
+
+
 def test_a_stage_for_programs(capsys):
     Output(json=True, quiet=True).stage(RESULT)
     captured = capsys.readouterr()
@@ -131,7 +148,16 @@ def test_a_stage_for_programs(capsys):
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(None, "-"), (float("nan"), "-"), (True, "yes"), (3, "3"), (0.000012345, "1.234e-05")]
+    ("value", "shown"),
+    [
+        (None, "-"),
+        (float("nan"), "-"),
+        (True, "yes"),
+        (3, "3"),
+        (0.000012345, "1.234e-05"),
+        (-0.0, "0"),
+        (-0.5, "-0.5"),
+    ],
 )
 def test_cells(value, shown):
     assert cell(value) == shown

@@ -5,11 +5,22 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
 from grpo_cli.app import COMMANDS, command_function
-from grpo_cli.unfinished import UNFINISHED
 
 HEAVY = ["mlx", "mlx_lm", "numpy", "datasets", "sklearn", "transformers", "matplotlib", "joblib", "pandas"]
+
+GROUPS = [name for name in COMMANDS if isinstance(command_function(name), typer.Typer)]
+FUNCTIONS = {
+    **{name: command_function(name) for name in COMMANDS if name not in GROUPS},
+    **{
+        f"{name} {command.callback.__name__}": command.callback
+        for name in GROUPS
+        for command in command_function(name).registered_commands
+    },
+}
+"""Every command by the words that call it, those of groups too."""
 
 LOADED_AFTER = """
 import json, sys
@@ -36,7 +47,8 @@ def test_help_imports_not_even_pydantic(tmp_path):
 
 def test_nothing_heavy_before_a_command_works(tmp_path):
     """Help of every command, and `status`. Typer itself reads option values with pydantic."""
-    calls = [["--version"], [], *([name, "--help"] for name in COMMANDS), ["status"]]
+    calls = [["--version"], [], *([*words.split(), "--help"] for words in FUNCTIONS), *([name] for name in GROUPS)]
+    calls += [["status"], ["config", "show"]]
     loaded = heavy_modules_after(calls, HEAVY, tmp_path)
     assert loaded == {" ".join(call): [0, []] for call in calls}
 
@@ -47,7 +59,9 @@ def test_the_check_would_see_a_heavy_import(tmp_path):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_line_is_the_functions_own(name):
-    documented = (command_function(name).__doc__ or "").strip().splitlines()[0]
+    found = command_function(name)
+    function = found.registered_callback.callback if name in GROUPS else found
+    documented = (function.__doc__ or "").strip().splitlines()[0]
     assert COMMANDS[name][1] == documented
 
 
@@ -56,10 +70,10 @@ def test_help_lines_fit_a_narrow_terminal(name):
     assert len(COMMANDS[name][1]) <= 80 - 4 - max(map(len, COMMANDS)) - 2
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in UNFINISHED])
-def test_common_options_are_common(name):
+@pytest.mark.parametrize("words", FUNCTIONS)
+def test_common_options_are_common(words):
     """Every command takes the same five, spelled the same."""
-    assert {"config", "overrides", "json", "quiet", "verbose"} <= set(command_function(name).__annotations__)
+    assert {"config", "overrides", "json", "quiet", "verbose"} <= set(FUNCTIONS[words].__annotations__)
 
 
 @pytest.mark.parametrize("name", ["preprocess", "train", "eval"])

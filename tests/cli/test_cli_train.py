@@ -130,11 +130,22 @@ def test_partial_then_quiet_then_damaged(folder, trained):
     assert f"step_{step:06d} is damaged and not used: model.safetensors" in rest.stderr
 
 
+def test_ppo_needs_nothing_but_its_name(folder):
+    result = grpo(folder, "-s", "trainer.algorithm=ppo", "-s", "trainer.output_dir=ppo", "-q")
+    assert (result.returncode, result.stderr) == (0, "")
+    records = [json.loads(line) for line in (folder / "ppo" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [1, 2]
+    assert all(record["value_loss"] > 0 for record in records)
+    assert (folder / "ppo" / "checkpoints" / "step_000002" / "value_head.safetensors").is_file()
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (("-s", "trainer.algorithm=grp"), "trainer.algorithm: 'grp' is not registered"),
-        (("-s", "trainer.algorithm=ppo"), "not working yet: trainer.algorithm = ppo"),
+        (("-s", "checkpointing.best_metric=eval/x/accuracy"), "checkpointing.best_metric: eval/x/accuracy"),
+        (("-s", "checkpointing.best_metric=rewrd"), "best_metric: no run logs rewrd; did you mean 'reward'?"),
+        (("-s", "trainer.eval_every=2", "-s", "evaluation=[{name: gsm9k}]"), "evaluation.0: there is no benchmark"),
         (("-s", "generation.temperature=0"), "generation.temperature: 0"),
         (("-s", "plugins=[nowhere.py]"), "nowhere.py"),
         (("--max-time", "-1"), "--max-time"),

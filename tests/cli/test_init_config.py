@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from grpo_cli.app import run
 from pipelines.config.loader import resolve
 
 
@@ -72,3 +73,17 @@ def test_mistakes_exit_with_two_and_write_nothing(init, tmp_path, arguments, par
     assert part in error
     assert hint.startswith("hint: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_layers_follow_the_depth_of_the_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"num_hidden_layers": 30}')
+    for model, layers in (("./model", [7, 21, 15, 29]), ("builtin:tiny", [0, 1, 1, 2]), ("some/where", [None] * 4)):
+        assert run(["init-config", "-q", "--template", "advanced", "--force", "--model-path", model]) == 0
+        text = (tmp_path / "config.yaml").read_text()
+        trainer = resolve(["config.yaml"], [], {}).config.trainer
+        regions = [f"{region}_layer_{end}" for region in ("thinking", "answer") for end in ("start", "end")]
+        assert [getattr(trainer, key) for key in regions] == layers
+        chosen = "  # those from a quarter to three quarters of the depth, the answer those of the upper half.\n"
+        assert (chosen in text) == (layers[0] is not None)

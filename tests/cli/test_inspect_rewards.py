@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_json_is_one_object_a_row(inspect, completions):
 def test_people_see_tables_and_stderr_the_rest(inspect, completions):
     code, stdout, stderr = inspect("--completions", completions, "-s", FORMAT)
     assert code == 0
-    for expected in ("exact_match", "format_structure", "half a block", "😀", "r(length)", "answer spam"):
+    for expected in ("exact_match", "format_structure", "half a block", "😀", "r(len)", "answer spam"):
         assert expected in stdout
     assert "4 rows (ran: " in stderr
     assert "4 rows (cached: " in inspect("--completions", completions, "-s", FORMAT)[2]
@@ -130,21 +131,42 @@ def test_gold_rows_of_the_data_set(inspect, tmp_path):
 def test_fresh_samples(inspect, tmp_path):
     data = write(tmp_path / "train.jsonl", [{key: row[key] for key in ("prompt", "completion")} for row in ROWS[:3]])
     code, stdout, _ = inspect(
-        "--samples", "--json", "-s", f"data.train_path={data}", "-s", "data.max_gen_len=8", "-s", FORMAT
+        "--samples", 2, "--json", "-s", f"data.train_path={data}", "-s", "data.max_gen_len=8", "-s", FORMAT
     )
     assert code == 0
-    assert [json.loads(line)["row"] for line in stdout.splitlines()] == [0, 1, 2]
+    assert [json.loads(line)["row"] for line in stdout.splitlines()] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_checkpoint_alone_asks_for_one_sample_a_row(inspect, model, tmp_path):
+    data = write(tmp_path / "train.jsonl", [{key: row[key] for key in ("prompt", "completion")} for row in ROWS[:3]])
+    rows = ("-s", f"data.train_path={data}", "-s", "data.max_gen_len=8", "-s", FORMAT, "--rows", 2)
+    code, _, stderr = inspect("--checkpoint", "base", *rows)
+    assert (code, "samples of the starting model" in stderr) == (0, True)
+    assert "2 rows (ran: " in stderr
+    assert "cached" in inspect("--checkpoint", "base", "--samples", 1, "--dry-run", *rows)[1]
+    assert "request.samples: 1 -> 2" in inspect("--samples", 2, "--explain", *rows)[1]
+    assert "2 rows (ran: " in inspect("--checkpoint", "base", "--force", *rows)[2]
+    copied = tmp_path / "copied"
+    shutil.copytree(model, copied)
+    assert "2 rows (ran: " in inspect("--checkpoint", copied, *rows)[2]
+
+
+def test_several_samples_say_where_there_is_nothing_to_learn(inspect, tmp_path):
+    data = write(tmp_path / "train.jsonl", [{key: row[key] for key in ("prompt", "completion")} for row in ROWS[:3]])
+    code, stdout, _ = inspect("--samples", 3, "-s", f"data.train_path={data}", "-s", "data.max_gen_len=4")
+    assert code == 0
+    assert "3 of 3 prompts earn the same with all 3 samples: nothing to learn from these" in stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("-s", "rewards=[{name: exact_mach}]"), "there is no reward called 'exact_mach'"),
-        (("-s", "rewards=[{name: code_execution}]"), "'code_execution' does not work yet"),
-        (("-s", "rewards=[{name: exact_match, config: {marked: 1}}]"), "rewards[0].config.marked: no such key"),
-        (("-s", "plugins=[absent.py]"), "plugins[0]: there is no file 'absent.py'"),
+        (("-s", "rewards=[{name: exact_match, config: {marked: 1}}]"), "--set: rewards.0.config.marked: no such key"),
+        (("-s", "plugins=[absent.py]"), "--set: plugins.0: there is no file 'absent.py'"),
         (("--completions", "absent.jsonl"), "there is no file absent.jsonl"),
-        (("--completions", "x", "--samples"), "exclude each other"),
+        (("--completions", "x", "--samples", "2"), "--completions and --samples exclude each other"),
+        (("--completions", "x", "--checkpoint", "base"), "--completions and --checkpoint exclude each other"),
     ],
 )
 def test_mistakes_are_told_before_any_work(inspect, tmp_path, arguments, message):

@@ -1,5 +1,6 @@
 """Killed at every single file operation, a stage is either complete or known not to be, and the next run mends it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,19 +8,21 @@ import sys
 import time
 from pathlib import Path
 
-from pipelines.stages import manifest
+import pytest
+
+from pipelines.stages import manifest, requests
 from pipelines.stages.identity import Identity
 from pipelines.stages.store import directory_for, run_stage, state
 
-IDENTITY = Identity("preprocess", 1, {"limit": 3}, {})
+IDENTITY, OTHER = (Identity("preprocess", 1, {"limit": limit}, {}) for limit in (3, 4))
 WRITER = """
-import os, signal, sys
+import json, os, signal, sys
 from pathlib import Path
-from pipelines.stages import manifest
+from pipelines.stages import gc, manifest, requests
 from pipelines.stages.identity import Identity
 from pipelines.stages.store import run_stage
 
-resumable, directories = sys.argv[1] == "resumable", sys.argv[2:]
+action, directories = sys.argv[1], sys.argv[2:]
 seen = deadly = 0
 
 def die_in_time(event, arguments):
@@ -38,12 +41,23 @@ def work(directory):
     (directory / "deep").mkdir(exist_ok=True)
     (directory / "deep" / "d").write_text("d")
 
+def act(directory):
+    if action == "free":
+        [item] = gc.reclaimable(directory.parent.parent, lambda _: ["nobody needs it"])
+        gc.free(item)
+    elif action == "note":
+        requests.note(directory, "base")
+    else:
+        run_stage(Identity("preprocess", 1, {"limit": 3}, {}), directory, work, **json.loads(action))
+
+os.fsync = lambda _: None  # it takes time, and a process that dies loses no pages
+manifest.code_digest(), manifest.versions()  # once, not in every child
 sys.dont_write_bytecode = True
 sys.addaudithook(die_in_time)
 for number, directory in enumerate(directories, start=1):
     if not (child := os.fork()):
         deadly = number
-        run_stage(Identity("preprocess", 1, {"limit": 3}, {}), Path(directory), work, resumable=resumable)
+        act(Path(directory))
         os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     print(status)
@@ -51,6 +65,11 @@ for number, directory in enumerate(directories, start=1):
         break
 """
 OUTPUTS = {"a": "a" * 9, "b": "b" * 9, "c": "c" * 9, "deep/d": "d"}
+
+
+@pytest.fixture(autouse=True)
+def _unhurried_disk(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 def work(directory):
@@ -76,24 +95,37 @@ def check_and_mend(directory, **options):
     return found.status
 
 
-def deaths(directories, *, resumable=False):
-    """Crash a run before its first, second, ... file operation until one gets through; the states that were seen."""
-    command = [sys.executable, "-c", WRITER, "resumable" if resumable else "", *map(str, directories)]
+def killed(action, directories):
+    """Crash an action before its first, second, ... file operation, each in a directory of its own, until it succeeds.
+
+    Returns the directories of those that did not.
+    """
+    words = action if isinstance(action, str) else json.dumps(action)
+    command = [sys.executable, "-c", WRITER, words, *map(str, directories)]
     written = subprocess.run(command, check=True, capture_output=True, text=True)
     statuses = [int(line) for line in written.stdout.split()]
     assert statuses[-1] == 0, written.stderr
     assert set(statuses[:-1]) == {-signal.SIGKILL}, written.stderr
-    return [check_and_mend(directory, resumable=resumable) for directory in directories[: len(statuses) - 1]]
+    return directories[: len(statuses) - 1]
+
+
+def deaths(directories, **options):
+    """The states that crashes of a run left."""
+    return [check_and_mend(directory, **options) for directory in killed(options, directories)]
+
+
+def in_the_store(place, count=50):
+    return [directory_for(place / str(n), IDENTITY) for n in range(count)]
 
 
 def test_killed_before_every_file_operation_in_the_store(tmp_path):
-    seen = deaths([directory_for(tmp_path / str(n), IDENTITY) for n in range(50)])
+    seen = deaths(in_the_store(tmp_path))
     assert len(seen) >= 8
     assert {"missing", "partial"} <= set(seen)
 
 
 def test_killed_before_every_file_operation_of_a_redo(tmp_path):
-    directories = [directory_for(tmp_path / str(n), IDENTITY) for n in range(50)]
+    directories = in_the_store(tmp_path)
     for directory in directories:
         run_stage(IDENTITY, directory, work)
         (directory / "b").write_text("short")
@@ -104,6 +136,56 @@ def test_killed_before_every_file_operation_of_a_run(tmp_path):
     """A run's directory is never refused to its own identity after a crash."""
     seen = deaths([tmp_path / str(n) / "outputs" for n in range(50)], resumable=True)
     assert {"missing", "partial"} <= set(seen)
+
+
+@pytest.mark.parametrize("broken", ["identity.json", "manifest.json"])
+def test_killed_while_a_run_is_mended(tmp_path, broken):
+    """Nor when one of the two files that say whose it is cannot be read."""
+    directories = [tmp_path / str(n) / "outputs" for n in range(40)]
+    for directory in directories:
+        run_stage(IDENTITY, directory, work, resumable=True)
+        (directory / broken).write_text("{")
+    assert {"damaged", "partial"} <= set(deaths(directories, resumable=True))
+
+
+def earlier_work(directory):
+    (directory / "weights").write_text("weeks of work")
+
+
+@pytest.mark.parametrize(("owner", "option"), [(OTHER, "fresh"), (IDENTITY, "fresh"), (IDENTITY, "force")])
+def test_killed_while_an_earlier_run_is_set_aside(tmp_path, owner, option):
+    """It is in one of two places, whole, whenever that happens; and the new run is made by the next call."""
+    runs = [tmp_path / str(n) / "outputs" for n in range(50)]
+    for run in runs:
+        run_stage(owner, run, earlier_work, resumable=True)
+    crashed = killed({"resumable": True, option: True}, runs)
+    seen = set()
+    for run in crashed:
+        [kept] = [path.parent for path in run.parent.glob("*/weights")]
+        assert state(owner, kept, verify=True).status == "cached"
+        seen.add(kept.name)
+        run_stage(IDENTITY, run, work, resumable=True, **({option: True} if kept == run else {}))
+        assert outputs(run) == OUTPUTS
+        assert (run.with_name("outputs.old-1") / "weights").read_text() == "weeks of work"
+    assert seen == {"outputs", "outputs.old-1"}
+
+
+def test_killed_while_gc_frees(tmp_path):
+    """What is left is whole, or known not to be, or gone."""
+    directories = in_the_store(tmp_path, 20)
+    for directory in directories:
+        run_stage(IDENTITY, directory, work)
+    assert {check_and_mend(directory) for directory in killed("free", directories)} >= {"cached", "partial"}
+
+
+def test_killed_while_a_request_is_noted(tmp_path):
+    directories = in_the_store(tmp_path, 10)
+    for directory in directories:
+        run_stage(IDENTITY, directory, work)
+        requests.note(directory, "last")
+    for directory in killed("note", directories):
+        assert state(IDENTITY, directory, verify=True).status == "cached"
+        assert {"last"} <= {request.target for request in requests.noted(directory)} <= {"last", "base"}
 
 
 SLEEPER = """

@@ -122,6 +122,7 @@ def test_ctrl_c_saves_and_ends_and_the_next_call_goes_on(folder):
     assert (process.returncode, output) == (130, ""), errors
     done = len(records(lines))
     *_, error, hint = errors.splitlines()
+    assert "\nstopping after this update, with a checkpoint; Ctrl-C again ends at once" in errors
     assert error.startswith(f"error: interrupted after step {done};")
     assert hint.startswith("hint: the same command goes on")
     assert "Traceback" not in errors
@@ -136,11 +137,11 @@ STUBBORN = """
 import os, signal, sys, time
 from pipelines.training.update import Updater
 
-def step(self, sequences):
+def update(self, sequences, references):
     print("updating", flush=True)
     time.sleep(60)
 
-Updater.step = step
+Updater.update = update
 from grpo_cli.app import main
 main(sys.argv[1:])
 """

@@ -13,6 +13,7 @@ from pipelines.errors import ConfigError
 
 BASELINES = ["group", "batch", "leave_one_out"]
 SCALES = ["group", "batch", "none"]
+AGGREGATIONS = ["sum_then_normalize", "normalize_then_sum"]
 configs = st.builds(AdvantageConfig, baseline=st.sampled_from(BASELINES), scale=st.sampled_from(SCALES))
 shapes = st.tuples(st.integers(1, 4), st.integers(2, 8))  # groups, completions a group
 tenths = st.integers(-30, 30).map(lambda tenth: tenth / 10)
@@ -31,7 +32,7 @@ def run(rewards, config, **kwargs):
     reward=tenths,
     shape=shapes,
     config=configs,
-    aggregation=st.sampled_from(["sum_then_normalize", "normalize_then_sum"]),
+    aggregation=st.sampled_from(AGGREGATIONS),
 )
 @laws
 def test_equal_rewards_give_exact_zeros(reward, shape, config, aggregation):
@@ -48,7 +49,8 @@ def test_an_equal_group_among_others_is_exactly_zero(rewards, equal, config):
     values, zero = run(rewards, config.model_copy(update={"epsilon": 1e-8}))
     assert not values[0].any()
     flat = rewards.max(axis=1) == rewards.min(axis=1)
-    assert (zero.all(axis=1) == (flat.all() if config.scale == "batch" else flat)).all()
+    expected = rewards.max() == rewards.min() if config.scale == "batch" else flat
+    assert (zero.all(axis=1) == expected).all()
 
 
 @given(rewards=rewards_of, equal=tenths, baseline=st.sampled_from(["group", "leave_one_out"]))
@@ -91,17 +93,18 @@ def test_sums_to_zero_over_what_is_compared(rewards, config):
     np.testing.assert_allclose(totals, 0, atol=2e-4)
 
 
-@given(rewards=rewards_or_none, shift=st.integers(-8, 8), config=configs)
+@given(rewards=rewards_or_none, shift=st.integers(-8, 8), config=configs, aggregation=st.sampled_from(AGGREGATIONS))
 @laws
-def test_ignores_a_constant_added_to_all_rewards(rewards, shift, config):
-    config = config.model_copy(update={"epsilon": 1e-2})
+def test_ignores_a_constant_added_to_all_rewards(rewards, shift, config, aggregation):
+    config = config.model_copy(update={"epsilon": 1e-2, "aggregation": aggregation})
     moved, _ = run(rewards + np.float32(shift), config)
     np.testing.assert_allclose(moved, run(rewards, config)[0], atol=1e-3)
 
 
-@given(rewards=rewards_or_none, config=configs, seed=st.integers(0, 99))
+@given(rewards=rewards_or_none, config=configs, seed=st.integers(0, 99), aggregation=st.sampled_from(AGGREGATIONS))
 @laws
-def test_permuting_groups_and_rows_permutes_advantages(rewards, config, seed):
+def test_permuting_groups_and_rows_permutes_advantages(rewards, config, seed, aggregation):
+    config = config.model_copy(update={"aggregation": aggregation})
     rng = np.random.default_rng(seed)
     rows, columns = rng.permutation(rewards.shape[0]), rng.permutation(rewards.shape[1])
     direct, flags = run(rewards, config)
@@ -158,7 +161,7 @@ def test_auto_is_the_group_from_two_completions_on(rewards, scale):
     )
 
 
-@given(rewards=rewards_or_none, aggregation=st.sampled_from(["sum_then_normalize", "normalize_then_sum"]))
+@given(rewards=rewards_or_none, aggregation=st.sampled_from(AGGREGATIONS))
 @laws
 def test_a_reward_that_always_abstains_changes_nothing(rewards, aggregation):
     config = AdvantageConfig(aggregation=aggregation)
@@ -168,6 +171,39 @@ def test_a_reward_that_always_abstains_changes_nothing(rewards, aggregation):
     beside = compute_advantages(mx.array(silent), rewards.shape[1], config, weights=mx.array([2.0, 0.5]))
     np.testing.assert_allclose(np.array(beside.values), np.array(alone.values), atol=1e-6)
     assert beside.zero_variance.tolist() == alone.zero_variance.tolist()
+
+
+def test_where_a_reward_abstained_the_others_speak_for_it_when_normalised_first():
+    """The last two rows are the best and the worst by one reward; silent on the other, they would look half as far."""
+    config = AdvantageConfig(aggregation="normalize_then_sum", epsilon=1e-8)
+    nan = float("nan")
+    rewards = mx.array([[1.0, 1.0], [0.0, 0.0], [1.0, nan], [0.0, nan]])
+    values = compute_advantages(rewards, 4, config, weights=mx.array([3.0, 1.0])).values
+    first, second = np.sqrt(0.75), np.sqrt(0.5)  # z-scores of 0/1 rewards, among four and among two
+    scores = np.array([3 * first + second, -3 * first - second, 4 * first, -4 * first])
+    np.testing.assert_allclose(np.array(values), scores / scores.std(ddof=1), atol=1e-6)
+
+
+def test_when_normalised_first_a_group_is_flat_only_if_every_reward_is():
+    """In the first group one reward is flat and one is not; in the second both are; in the third there is one row."""
+    nan = float("nan")
+    rewards = mx.array([[1.0, 0.0], [1.0, 1.0], [1.0, 0.5], [1.0, 0.5], [nan, 1.0], [nan, nan]])
+    found = compute_advantages(rewards, 2, AdvantageConfig(aggregation="normalize_then_sum"))
+    assert found.zero_variance.tolist() == [False, False, True, True, False, False]
+    assert found.values[0].item() < 0 < found.values[1].item()
+    assert found.values[2:].tolist() == [0, 0, 0, 0]
+
+
+@given(rewards=rewards_or_none, weight=st.sampled_from([0.25, 1.0, 8.0]))
+@laws
+def test_only_the_ratio_of_weights_matters_when_normalised_first(rewards, weight):
+    config = AdvantageConfig(aggregation="normalize_then_sum", epsilon=1e-8)
+    table = mx.array(np.stack([rewards.reshape(-1), rewards[:, ::-1].reshape(-1)], axis=1))
+    plain, scaled = (
+        compute_advantages(table, rewards.shape[1], config, weights=mx.array([1.0, 0.5]) * factor).values
+        for factor in (1.0, weight)
+    )
+    np.testing.assert_allclose(np.array(scaled), np.array(plain), atol=1e-4)
 
 
 def test_normalize_then_sum_gives_a_small_reward_its_say():
@@ -190,13 +226,18 @@ def test_rewards_that_do_not_divide_into_groups_are_a_bug():
         compute_advantages(mx.zeros(6), 4, AdvantageConfig())
 
 
-def test_compiled_equals_eager():
-    rewards = mx.array(np.array([1, 0, np.nan, 1, 2.7, 2.7, 2.7, 2.7], dtype=np.float32))
-    config = AdvantageConfig()
-    compiled = mx.compile(lambda rewards: tuple(compute_advantages(rewards, 4, config)))
+@pytest.mark.parametrize("baseline", BASELINES)
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_compiled_equals_eager(baseline, scale, aggregation):
+    column = np.array([1, 0, np.nan, 1, 2.7, 2.7, 2.7, 2.7], dtype=np.float32)
+    rewards = mx.array(np.stack([column, column[::-1]], axis=1))
+    config = AdvantageConfig(baseline=baseline, scale=scale, aggregation=aggregation)
+    weights = mx.array([1.0, 0.5])
+    compiled = mx.compile(lambda rewards: tuple(compute_advantages(rewards, 4, config, weights=weights)))
     values, zero = compiled(rewards)
-    eager = compute_advantages(rewards, 4, config)
-    np.testing.assert_allclose(np.array(values), np.array(eager.values), atol=1e-7)
+    eager = compute_advantages(rewards, 4, config, weights=weights)
+    np.testing.assert_allclose(np.array(values), np.array(eager.values), atol=1e-6)
     assert zero.tolist() == eager.zero_variance.tolist()
 
 

@@ -164,15 +164,25 @@ def test_regional_losses_add_up_to_the_plain_one(type_, level, seed):
     np.testing.assert_allclose(parts[0][2] + parts[1][2], gradient, atol=1e-6)
 
 
-@every_type
-def test_compiled_equals_eager(type_):
-    config = config_of(type_, entropy_coef=0.01, top_entropy_quantile=0.5)
+COMPILED = {  # mlx compiles each anew, which takes a second
+    **{type_: (type_, {}, False) for type_ in OFFERED},
+    "on-policy": ("dapo", {}, True),
+    "on-policy by row": ("gspo", {"kl_bias_correction": True}, True),
+    "k1, capped": ("dapo", {"kl_estimator": "k1", "delta": 1.5}, False),
+    "k2, corrected": ("grpo", {"kl_estimator": "k2", "kl_bias_correction": True, "level": "sequence"}, False),
+}
+
+
+@pytest.mark.parametrize("case", COMPILED)
+def test_compiled_equals_eager(case):
+    type_, fields, on_policy = COMPILED[case]
+    config = config_of(type_, entropy_coef=0.01, top_entropy_quantile=0.5, **fields)
     arrays = {name: mx.array(values) for name, values in batch_of(7).items()}
 
     def loss(new, items):
         return policy_loss(
             new,
-            arrays["old"],
+            None if on_policy else arrays["old"],
             arrays["ref"],
             arrays["advantages"],
             arrays["mask"],
@@ -223,6 +233,21 @@ def test_a_truncated_row_leaves_loss_and_count():
     np.testing.assert_array_equal(np.array(mask), emptied["mask"])
     rest = {name: np.delete(values, 1, axis=0) for name, values in batch.items()}
     assert evaluate(emptied, config_of("dapo"))[0] == pytest.approx(evaluate(rest, config_of("dapo"))[0], abs=1e-6)
+
+
+def test_clip_metrics_count_the_tokens_that_the_clip_stops():
+    """Ratios on both sides of 0.8 and 1.28; the third row is empty and has no share that could be the lowest."""
+    ratios = np.array([[0.5, 0.79, 0.9, 1.4], [1.25, 1.3, 1.5, 0.5], [1, 1, 1, 1]], dtype=np.float32)
+    mask = mx.array([[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0]])
+    advantages = mx.array([-1.0, 1.0, -1.0])
+    new = mx.log(mx.array(ratios))
+    metrics = policy_loss(new, mx.zeros((3, 4)), None, advantages, mask, config_of("dapo")).metrics
+    down = policy_loss(new, mx.zeros((3, 4)), None, -mx.abs(advantages), mask, config_of("dapo")).metrics
+    assert {name.removeprefix("clip_ratio/"): metric.item() for name, metric in metrics.items()} == pytest.approx(
+        {"low_mean": 2 / 8, "high_mean": 2 / 8, "region_mean": 4 / 8, "low_min": 0, "high_max": 2 / 4}
+    )
+    assert down["clip_ratio/low_min"].item() == pytest.approx(1 / 4)
+    assert down["clip_ratio/high_max"].item() == 0
 
 
 @pytest.mark.parametrize("fields", [{"entropy_coef": 0.1}, {"top_entropy_quantile": 0.5}])

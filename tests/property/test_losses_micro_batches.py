@@ -79,6 +79,28 @@ def test_the_sum_over_micro_batches_is_the_update(type_, level, seed, cuts, quan
             assert reported[name].item() == pytest.approx(metrics[name].item(), abs=1e-5)
 
 
+@pytest.mark.parametrize("type_", [type_ for type_ in ADDITIVE if type_ != "gspo"])
+@given(seed=st.integers(0, 2**31), cuts=splits)
+@settings(deadline=None, max_examples=10)
+def test_so_it_is_with_an_advantage_per_token_and_a_sampler_correction(type_, seed, cuts):
+    rng = np.random.default_rng(seed)
+    update = update_of(seed) | {"advantages": mx.array(rng.normal(0, 1, (ROWS, WIDTH)).astype(np.float32))}
+    sampler = update["old"] + mx.array(rng.normal(0, 0.2, (ROWS, WIDTH)).astype(np.float32))
+    config = LossConfig(type=type_)
+    (whole, _), gradient = loss_and_gradient(update, config, sampler_logprobs=sampler)
+    shared = {"num_items": update["mask"].sum(), "num_rows": ROWS}
+    parts = [slice(start, end) for start, end in zip([0, *cuts], [*cuts, ROWS], strict=True)]
+    results = [
+        loss_and_gradient(
+            {name: values[rows] for name, values in update.items()}, config, sampler_logprobs=sampler[rows], **shared
+        )
+        for rows in parts
+    ]
+    assert sum(output.loss.item() for output, _ in results) == pytest.approx(whole.item(), abs=1e-5)
+    joined = np.concatenate([np.array(part_gradient) for _, part_gradient in results])
+    np.testing.assert_allclose(joined, np.array(gradient), atol=1e-6)
+
+
 def test_bnpo_averages_within_the_micro_batch():
     """The documented exception: the sum of two micro-batches is not the update, but each is a mean of its own."""
     update = update_of(11)

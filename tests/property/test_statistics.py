@@ -1,11 +1,15 @@
 """Laws of the intervals, and numbers worked out elsewhere."""
 
+from fractions import Fraction
+from itertools import combinations
+from math import comb
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.evaluation.statistics import paired_bootstrap, wilson
+from pipelines.evaluation.statistics import bootstrap, paired_bootstrap, pass_at_k, wilson
 
 counts = st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 confidences = st.floats(0.5, 0.999)
@@ -110,3 +114,44 @@ def test_bootstrap_refuses_what_is_not_paired():
         paired_bootstrap([1, 0], [1])
     with pytest.raises(ValueError, match="a pair of scores"):
         paired_bootstrap([], [])
+
+
+@given(st.integers(1, 12).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
+def test_pass_at_k_is_the_share_of_draws_with_a_right_one(case):
+    n, c, k = case
+    draws = list(combinations([True] * c + [False] * (n - c), k))
+    assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, draws)) / len(draws), abs=1e-12)
+
+
+@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
+def test_pass_at_k_is_exact_where_binomials_are_huge(case):
+    n, c, k = case
+    exact = 1 - Fraction(comb(n - c, k), comb(n, k))
+    assert pass_at_k(n, c, k) == pytest.approx(float(exact), abs=1e-12)
+
+
+def test_pass_at_k_refuses_what_has_no_answer():
+    for n, c, k in ((2, 3, 1), (2, 1, 3), (2, -1, 1), (2, 1, 0)):
+        with pytest.raises(ValueError, match="no pass@"):
+            pass_at_k(n, c, k)
+
+
+@settings(max_examples=20)
+@given(st.lists(st.tuples(st.floats(0, 9), st.integers(1, 50)), min_size=1, max_size=30))
+def test_bootstrap_of_a_ratio_lies_between_the_items_own(rows):
+    values, weights = columns(rows)
+    low, high = bootstrap(values, weights, resamples=200)
+    ratios = [value / weight for value, weight in rows]
+    assert min(ratios) - 1e-9 <= low <= high <= max(ratios) + 1e-9
+
+
+def test_bootstrap_has_the_width_of_the_standard_error():
+    values = np.random.default_rng(0).normal(5.0, 2.0, 400)
+    low, high = bootstrap(list(values))
+    half = 1.96 * values.std() / 400**0.5
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
+
+
+def test_bootstrap_needs_a_weight_for_each_item():
+    with pytest.raises(ValueError, match="a weight for every item"):
+        bootstrap([1.0], [1.0, 2.0])

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from pipelines.config import DataConfig
 from pipelines.errors import CheckpointError, DataError
-from pipelines.rows.records import BadRowError, Row, from_json, parse, row_from, to_json
+from pipelines.rows.records import BadRowError, Row, from_json, is_blank, parse, row_from, to_json
 from pipelines.rows.sources import read_rows
 from pipelines.tokens.arrays import RaggedArray, write_ragged
 from pipelines.tokens.dataset import SplitWriter, TokenDataset
 from pipelines.tokens.order import PromptCursor, epoch_order
 
 ids = st.lists(st.lists(st.integers(0, 65_535), max_size=12), max_size=20)
-texts = st.text(min_size=1).filter(str.strip)  # any Unicode but lone surrogates
+texts = st.text(min_size=1).filter(lambda text: not is_blank(text))  # any Unicode but lone surrogates
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),

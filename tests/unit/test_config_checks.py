@@ -18,6 +18,10 @@ COSINE = "trainer.lr_schedule_config={name: cosine_decay, arguments: "
             ["trainer.num_training_steps=5", COSINE + "[1e-5, 100], warmup: 6}"],
             ["trainer.lr_schedule_config.warmup", "trainer.num_training_steps"],
         ),
+        (
+            ["trainer.num_training_steps=5", "trainer.num_iterations=2", COSINE + "[1e-5, 100], warmup: 11}"],
+            ["trainer.lr_schedule_config.warmup", "trainer.num_iterations", "longer than the run of 10"],
+        ),
         ([COSINE + "[1e-5]}"], ["trainer.lr_schedule_config.name", "trainer.lr_schedule_config.arguments"]),
         ([COSINE + "[1e-5, 1, 1, 1]}"], ["trainer.lr_schedule_config.name", "takes 2 or 3 arguments, not 4"]),
         ([COSINE + "[1e-5, 10.5]}"], ["trainer.lr_schedule_config.arguments", "argument 2 of cosine_decay"]),
@@ -41,6 +45,10 @@ COSINE = "trainer.lr_schedule_config={name: cosine_decay, arguments: "
             ["trainer.answer_layer_start=5", "trainer.answer_layer_end=4"],
             ["trainer.answer_layer_start", "trainer.answer_layer_end"],
         ),
+        (
+            ["trainer.algorithm=sft", "trainer.use_sft_on_answer=true"],
+            ["trainer.algorithm", "trainer.use_sft_on_answer"],
+        ),
         (["model.quantize_bits=4"], ["model.quantize_bits", "model.use_lora"]),
         (["model.use_lora=true", "model.lora_layers=0"], ["model.lora_layers", "model.use_lora"]),
         (["generation.min_think_tokens=64"], ["generation.min_think_tokens", "data.max_gen_len"]),
@@ -55,7 +63,17 @@ COSINE = "trainer.lr_schedule_config={name: cosine_decay, arguments: "
         (["data.val_path=b_prompts.npy"], ["data.loader_type", "data.val_path"]),
         (["data.val_path=b.jsonl", "data.val_fraction=0.1"], ["data.val_path", "data.val_fraction"]),
         (["rewards=[]"], ["rewards", "trainer.algorithm"]),
+        (["trainer.algorithm=ppo", "trainer.loss.level=sequence"], ["trainer.algorithm", "trainer.loss.level"]),
+        (["trainer.algorithm=ppo", "trainer.loss.type=gspo"], ["trainer.algorithm", "trainer.loss.type"]),
         (["rewards=[{name: a, weight: 0}, {name: b, weight: 0.0}]"], ["rewards.0.weight", "rewards.1.weight"]),
+        (
+            ["trainer.advantage.refill=1", "trainer.advantage.drop_zero_variance_groups=false"],
+            ["trainer.advantage.refill", "trainer.advantage.drop_zero_variance_groups"],
+        ),
+        (
+            ["trainer.loss.sampler_correction=token_mask", "trainer.loss.sampler_correction_cap=1"],
+            ["trainer.loss.sampler_correction", "trainer.loss.sampler_correction_cap"],
+        ),
     ],
 )
 def test_conflicts_name_their_keys(assignments, keys):
@@ -70,12 +88,15 @@ def test_conflicts_name_their_keys(assignments, keys):
     [
         ["trainer.algorithm=sft", "trainer.ppo_batch_size=1", "trainer.num_rollout_samples=1", "rewards=[]"],
         ["trainer.grad_accum_steps=2", "trainer.ppo_batch_size=1", "trainer.num_rollout_samples=1"],
+        ["trainer.algorithm=ppo", "trainer.ppo_batch_size=1", "trainer.num_rollout_samples=1"],
+        ["trainer.algorithm=ppo", "trainer.advantage.baseline=group", "trainer.num_rollout_samples=1"],
         ["data.loader_type=mine", "plugins=[loader.py]"],
         ["data.loader_type=npy", "data.train_path=arrays/train"],
         ["data.train_path=rows.jsonl.gz", "data.val_fraction=0.1"],
         ["rewards=[{name: a, weight: 0}, {name: a, weight: 0.1}]"],
         ["trainer.thinking_layer_start=5"],
         ["trainer.num_training_steps=6", COSINE + "[3e-4, 100], warmup: 6}"],
+        ["trainer.num_training_steps=6", "trainer.num_iterations=2", COSINE + "[3e-4, 100], warmup: 12}"],
         ["trainer.lr_schedule_config={name: exponential_decay, arguments: [3e-4, 0.9]}"],
         ["trainer.lr_schedule_config={name: step_decay, arguments: [3e-4, 0.9, 10]}"],
     ],
@@ -106,15 +127,38 @@ def test_sections_made_in_code_have_to_agree_too():
             ["generation.think_end_early_bias=1", "generation.min_think_tokens=4"],
             ["generation.think_end_early_bias", "pushes", "generation.min_think_tokens"],
         ),
-        ([COSINE + "[1e-5, 100]}"], ["trainer.learning_rate", "trainer.lr_schedule_config.arguments"]),
+        ([COSINE + "[1e-5, 110]}"], ["trainer.learning_rate", "trainer.lr_schedule_config.arguments"]),
         (["trainer.loss.type=cispo"], ["trainer.loss.epsilon_high", "cap"]),
+        (["trainer.algorithm=ppo", "trainer.grpo_beta=0.1"], ["trainer.loss.kl_estimator is k3", "ppo", "k1"]),
         (["trainer.answer_layer_end=3"], ["trainer.answer_layer_end", "no effect"]),
+        (
+            ["trainer.thinking_gradient_weight=0.5"],
+            ["trainer.thinking_gradient_weight: no effect", "use_dual_gradients"],
+        ),
+        (
+            ["trainer.algorithm=sft", "rewards=[]", "trainer.grpo_beta=0.1", "trainer.loss.entropy_coef=0.01"],
+            ["trainer.grpo_beta, trainer.loss.entropy_coef: no effect", "sft"],
+        ),
         (["model.ref_model_path=x"], ["model.ref_model_path", "trainer.grpo_beta"]),
         (
             ["model.ref_model_path=x", "trainer.grpo_beta=0.1", "model.use_lora=true"],
             ["model.ref_model_path", "model.use_lora"],
         ),
         (["generation.max_think_tokens=64"], ["generation.max_think_tokens", "data.max_gen_len"]),
+        (
+            ["generation.top_p=0.9", "generation.min_p=0.1"],
+            ["generation.top_p and generation.min_p", "biases", "trainer.loss.sampler_correction"],
+        ),
+        ([COSINE + "[3e-4, 60]}"], ["trainer.lr_schedule_config", "61 of 110 optimizer steps", "49 of them"]),
+        (
+            ["trainer.lr_schedule_config={name: linear_schedule, arguments: [3e-4, 0, 50], warmup: 9}"],
+            ["trainer.lr_schedule_config", "60 of 110 optimizer steps", "50 of them"],
+        ),
+        (["generation.top_k=20"], ["generation.top_k:", "trainer.loss.sampler_correction"]),
+        (
+            ["trainer.loss.sampler_correction=token_truncate"],
+            ["trainer.loss.sampler_correction is token_truncate", "generation.top_p", "next to nothing"],
+        ),
     ],
 )
 def test_odd_settings_are_remarked_upon_once(assignments, parts):
@@ -128,11 +172,16 @@ def test_odd_settings_are_remarked_upon_once(assignments, parts):
         [],
         ["generation.bias_answer_start=6", "generation.answer_start_tag=<answer>"],
         ["generation.think_end_early_bias=-1", "generation.min_think_tokens=4"],
-        ["generation.think_end_early_bias=1"],
         ["trainer.loss.type=cispo", "trainer.loss.epsilon_high=5"],
-        ["trainer.answer_layer_end=3", "trainer.use_dual_gradients=true"],
+        ["trainer.answer_layer_end=3", "trainer.use_dual_gradients=true", "trainer.answer_gradient_weight=2"],
         ["trainer.num_rollout_samples=1", "trainer.advantage.baseline=batch"],
-        [COSINE + "[3e-4, 100]}"],
+        ["trainer.algorithm=ppo", "trainer.num_rollout_samples=1"],
+        [COSINE + "[3e-4, 110]}"],
+        [COSINE + "[3e-4, 60, 1e-5]}"],
+        ["trainer.lr_schedule_config={name: exponential_decay, arguments: [3e-4, 0.9]}"],
+        ["generation.top_p=0.9", "trainer.loss.sampler_correction=token_truncate"],
+        ["generation.top_p=0.9", "trainer.algorithm=sft", "rewards=[]"],
+        ["generation.top_k=20", "generation.temperature=0"],
     ],
 )
 def test_ordinary_settings_are_not(assignments):

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,16 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.config import ExperimentConfig
+from pipelines.config import ExperimentConfig, TrainerConfig
+from pipelines.config.advanced import layer_settings
 from pipelines.config.fields import keys_of, walk
+from pipelines.config.layers import LayerRanges, layer_ranges
 from pipelines.config.loader import resolve
 from pipelines.config.reference import reference
 from pipelines.config.strict_yaml import parse
 from pipelines.config.templates import TEMPLATES, render_template
-from pipelines.config.unfinished import refuse_unfinished
 from pipelines.errors import ConfigError
+from pipelines.rewards import RewardComposer
 
 DOCS = Path(__file__).parents[2] / "docs"
 templates = pytest.mark.parametrize("name", TEMPLATES)
@@ -29,19 +32,21 @@ def load_text(text, path):
 
 
 @templates
-def test_a_template_loads_quietly_and_is_finished(name, tmp_path):
+def test_a_template_loads_quietly(name, tmp_path):
     loaded = load_text(render_template(name), tmp_path / "c.yaml")
     assert loaded.warnings == []
-    refuse_unfinished(loaded.config)
     assert loaded.config.model.model_path == "builtin:tiny"
     assert loaded.config.data.train_path == "builtin:arithmetic"
 
 
 @templates
 def test_every_line_with_a_key_carries_a_comment(name):
-    lines = [line for line in render_template(name).splitlines() if line and not line.startswith("#")]
-    assert all(re.fullmatch(r" *(- )?\w+:.*  # \S.+", line) for line in lines)
+    """Behind it, or in the line above where that would be too long."""
+    lines = render_template(name, num_layers=3).splitlines()
     assert max(map(len, lines)) <= 120
+    for above, line in pairwise(lines):
+        if line and not line.lstrip().startswith("#"):
+            assert re.fullmatch(r" *(- )?\w+:.*  # \S.+", line) or re.fullmatch(r" *# \S.+", above), line
 
 
 @templates
@@ -66,6 +71,56 @@ def test_the_advanced_template_shows_every_key():
                 yield from missing(key.nested, values[name][0] if key.many else values[name])
 
     assert list(missing(ExperimentConfig, shown)) == []
+
+
+def test_advanced_switches_on_what_it_says(tmp_path):
+    config = load_text(render_template("advanced", num_layers=3), tmp_path / "c.yaml").config
+    trainer = config.trainer
+    assert trainer.use_dual_gradients
+    assert layer_ranges(trainer, 3) == LayerRanges(range(2), range(1, 3), ())
+    assert trainer.use_sft_on_answer
+    assert trainer.sft_weight > 0
+    assert config.model.use_lora
+    assert config.generation.max_think_tokens == 48
+    assert trainer.lr_schedule_config.arguments[0] == trainer.learning_rate == 3e-3
+    weights = [reward.weight for reward in config.rewards]
+    assert len(weights) >= 5
+    assert weights[0] >= sum(weights[1:])
+    RewardComposer(config.rewards)
+    assert trainer.eval_every == 22
+    plain = load_text(render_template("standard"), tmp_path / "s.yaml").config
+    assert (plain.model, plain.rewards) == (ExperimentConfig().model, ExperimentConfig().rewards)
+
+
+@given(num_layers=st.integers(1, 200))
+def test_layers_are_chosen_inside_the_model(num_layers):
+    trainer = TrainerConfig(use_dual_gradients=True, **{k[8:]: v for k, v in layer_settings(num_layers).items()})
+    ranges = layer_ranges(trainer, num_layers)
+    assert ranges.warnings == ()
+    assert len(ranges.thinking) >= 1
+    assert ranges.answer.stop == num_layers
+
+
+def test_what_was_given_wins_over_what_is_switched_on(tmp_path):
+    given = ["model.use_lora=false", "trainer.use_sft_on_answer=false", "trainer.thinking_layer_start=1"]
+    base = resolve([], [*given, "data.train_path=rows.jsonl"], {}).config
+    config = load_text(render_template("advanced", base=base, num_layers=3), tmp_path / "c.yaml").config
+    assert not config.model.use_lora
+    assert not config.trainer.use_sft_on_answer
+    assert (config.trainer.thinking_layer_start, config.trainer.thinking_layer_end) == (1, 1)
+    assert config.trainer.learning_rate == 3e-4
+    assert config.data.val_fraction == 0.05
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    ["trainer.algorithm=sft", "trainer.algorithm=ppo", "data.max_gen_len=1", "trainer.num_training_steps=1"],
+)
+def test_advanced_goes_with_other_choices(tmp_path, assignment):
+    base = resolve([], [assignment], {}).config
+    loaded = load_text(render_template("advanced", base=base, num_layers=1), tmp_path / "c.yaml")
+    assert not [warning for warning in loaded.warnings if "no effect" in warning]
+    RewardComposer(loaded.config.rewards)
 
 
 def test_an_own_model_and_data_set(tmp_path):
@@ -99,7 +154,9 @@ def test_what_cannot_be_written_is_refused():
         render_template("minimal", data_path="rows.csv")
 
 
-paths = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+paths = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20).filter(
+    lambda path: not path.startswith("~")  # a home directory, which has to be that of somebody known
+)
 
 
 @settings(deadline=None, max_examples=60)
@@ -137,3 +194,9 @@ def test_importing_and_loading_stays_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_model_of_ones_own_is_asked_to_think():
+    text = render_template("advanced", model_path="./m", base=resolve([], ["generation.think_end_tag=</t>"], {}).config)
+    assert parse(text, str).value["data"]["system_prompt"] == "Think between <think> and </t>, then write the answer."
+    assert parse(render_template("advanced"), str).value["data"]["system_prompt"] is None

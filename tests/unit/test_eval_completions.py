@@ -8,7 +8,7 @@ import pytest
 from pipelines.algorithms.regions import Tags, tags_for
 from pipelines.config import GenerationConfig
 from pipelines.evaluation.completions import completion_contexts, prompt_text, thinking_lengths
-from pipelines.generation.engine import Rollouts
+from pipelines.generation.rollouts import Rollouts
 from pipelines.models.load import load_tokenizer
 from pipelines.models.tiny import config as tiny_config
 from pipelines.models.tiny import write_tokenizer

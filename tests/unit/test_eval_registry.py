@@ -5,7 +5,7 @@ import pytest
 from pipelines.errors import ConfigError
 from pipelines.evaluation.base import BaseEvaluator, EvaluatorConfig, Verdict
 from pipelines.evaluation.exact_match import ExactMatch
-from pipelines.evaluation.registry import UNFINISHED, EvaluatorRegistry
+from pipelines.evaluation.registry import EvaluatorRegistry
 
 
 class Nothing(BaseEvaluator):
@@ -49,24 +49,36 @@ def test_a_typo_gets_a_guess():
     assert "did you mean 'exact_match'?" in caught.value.hint
 
 
-@pytest.mark.parametrize("name", sorted(UNFINISHED))
-def test_reserved_names_say_that_they_do_not_work_yet(name):
-    with pytest.raises(ConfigError, match=f"{name!r} does not work yet") as caught:
-        EvaluatorRegistry.create(name)
-    assert caught.value.exit_code == 2
-    assert "exact_match" in caught.value.hint
+def test_an_evaluator_that_judges_nothing_is_refused():
+    with pytest.raises(ConfigError, match="Silent judges nothing"):
+        EvaluatorRegistry.register("silent")(type("Silent", (BaseEvaluator,), {"items": Nothing.items}))
+
+
+def test_every_built_in_benchmark_can_be_made():
+    built_in = {"exact_match", "gsm8k", "human_eval", "mbpp", "mcq", "perplexity", "rewards"}
+    assert built_in <= set(EvaluatorRegistry.names())
+    for name in EvaluatorRegistry.names():
+        assert EvaluatorRegistry.create(name).settings.limit is None
 
 
 @pytest.mark.parametrize(
     ("config", "key", "hint"),
     [
         ({"limits": 3}, "evaluation[0].config.limits", "did you mean 'limit'?"),
-        ({"limit": 0}, "evaluation[0].config.limit", "keys of exact_match"),
-        ({"samples": "2"}, "evaluation[0].config.samples", "keys of exact_match"),
+        ({"limit": 0}, "evaluation[0].config.limit should be greater than or equal to 1, not 0", "limit: "),
+        ({"samples": "2"}, "evaluation[0].config.samples should be a whole number, not '2'", "write 2 without"),
     ],
 )
 def test_settings_are_checked_and_named(config, key, hint):
     with pytest.raises(ConfigError) as caught:
         EvaluatorRegistry.create("exact_match", config, where="evaluation[0]")
-    assert caught.value.message.startswith(key + ":")
+    assert caught.value.message.startswith(key)
     assert hint in caught.value.hint
+
+
+def test_settings_of_completions_are_refused_where_none_are_decoded():
+    for name, config in (("perplexity", {}), ("mcq", {"scoring": "loglikelihood"})):
+        with pytest.raises(ConfigError, match=rf"at\.config\.samples: {name} decodes no completions here"):
+            EvaluatorRegistry.create(name, {"samples": 2, "limit": 3, **config}, where="at")
+        assert EvaluatorRegistry.create(name, {"samples": 1, "limit": 3, **config})
+    assert EvaluatorRegistry.create("mcq", {"samples": 2}).settings.samples == 2

@@ -5,10 +5,13 @@ import pytest
 
 from pipelines.config import GenerationConfig
 from pipelines.errors import ConfigError
+from pipelines.evaluation import scoring
 from pipelines.evaluation.base import EvaluatorConfig
 from pipelines.evaluation.completions import Prompt
+from pipelines.evaluation.decoding import ended
 from pipelines.evaluation.exact_match import ExactMatch, read
-from pipelines.evaluation.scoring import by_item, chosen, metrics, score, temperature_of
+from pipelines.evaluation.records import by_item, metrics, own
+from pipelines.evaluation.scoring import chosen, score, temperature_of
 from pipelines.evaluation.statistics import wilson
 from pipelines.models.load import load
 from pipelines.models.tiny import write_blank
@@ -131,8 +134,11 @@ def test_one_greedy_item_is_the_same_alone_and_among_others(loaded):
     assert run(loaded, {}, count=1) == run(loaded, {})[:1]
 
 
-def test_progress_counts_items(loaded):
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_progress_counts_items(loaded, monkeypatch, seconds):
+    """Now and then by completions that have ended, and when items have been judged."""
     told = []
+    monkeypatch.setattr(scoring, "TELL_SECONDS", seconds)
     score(
         ExactMatch({"samples": 2, "temperature": 1.0}),
         prompts(5),
@@ -142,4 +148,47 @@ def test_progress_counts_items(loaded):
         seed=0,
         progress=lambda done, total: told.append((done, total)),
     )
-    assert told == [(2, 5), (4, 5), (5, 5)]
+    assert told == ([(5, 5)] if seconds else [(2, 5), (4, 5), (5, 5)])
+
+
+def test_readings_beside_the_accuracy_are_metrics_of_their_own():
+    records = [record(item, False) | {"also": {"lenient": float(item > 0)}} for item in range(4)]
+    found = metrics(records)
+    low, high = wilson(3, 4)
+    assert (found["accuracy"], found["lenient"], found["lenient_low"], found["lenient_high"]) == (0, 0.75, low, high)
+    assert own(found) == {"lenient": 0.75}
+    assert own(metrics([record(0, True)])) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "kept", "answer"),
+    [
+        ("12\nQ: 3+4?", ["Q:"], "12\n", "12"),
+        ("12\nQ: 3+4?", ["Q:", "\n"], "12", "12"),
+        ("12", ["Q:"], "12", "12"),
+        ("<think>Q: hm</think>12 Q: 3", ["Q:"], "<think>Q: hm</think>12 ", "12"),
+        ("Q: all of it", ["Q:"], "", ""),
+    ],
+)
+def test_an_answer_ends_at_the_first_of_its_stops(text, stops, kept, answer):
+    found = ended(RewardContext(generated_text=text), stops)
+    assert (found.generated_text, found.answer) == (kept, answer)
+
+
+def test_stops_end_completions_early(loaded):
+    """A text that one greedy completion holds ends it there, and is not judged with it."""
+    (whole,) = run(loaded, {}, count=1)
+    stop = whole["completion"][2]
+    (cut,) = run(loaded, {"until": [stop]}, count=1)
+    assert cut["completion"] == whole["completion"].partition(stop)[0]
+    assert (cut["finish_reason"], whole["finish_reason"]) == ("stop", "length")
+    assert cut["tokens"] < whole["tokens"]
+
+
+def test_verdicts_asked_for_side_by_side_keep_their_order(loaded):
+    class Slow(ExactMatch):
+        threads = 4
+
+    generation, items = GenerationConfig(), prompts(5)
+    one, other = (score(kind(), items, loaded, generation, max_tokens=3, seed=0) for kind in (ExactMatch, Slow))
+    assert one == other

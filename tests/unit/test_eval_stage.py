@@ -13,15 +13,17 @@ import mlx.core as mx
 import pytest
 import yaml
 
+from grpo_cli.app import run
 from pipelines import evaluate, plan, preprocess
 from pipelines.config import ModelConfig, load
-from pipelines.errors import ConfigError, ModelError, StageError
+from pipelines.errors import ConfigError, DataError, ModelError, StageError
 from pipelines.evaluation.targets import STARTING_MODEL, Target
 from pipelines.models.load import load as load_model
 from pipelines.models.lora import apply_lora, lora_modules
 from pipelines.models.save import save_adapter
 from pipelines.models.tiny import write_blank
 from pipelines.stages.identity import write_identity
+from pipelines.status import pipeline_status
 
 ROWS = 24
 DOCUMENT = Path(__file__).parents[2] / "docs" / "adding-an-evaluator.md"
@@ -125,9 +127,11 @@ def test_a_benchmark_named_twice_in_the_configuration_is_refused(config):
 
 
 def test_the_documents_example_runs(workplace):
-    python, settings = re.findall(r"```(?:python|yaml)\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    python, settings, measuring = re.findall(r"```(?:python|yaml)\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     Path("capitals.py").write_text(python)
-    Path("evaluators.yaml").write_text(settings)
+    Path("surprise.py").write_text(measuring)
+    entries = "  - {name: surprise, config: {path: capitals.jsonl}}\n"
+    Path("evaluators.yaml").write_text(settings.replace("[capitals.py]", "[capitals.py, surprise.py]") + entries)
     Path("capitals.jsonl").write_text(
         '{"prompt": "France?", "completion": "Paris"}\n{"prompt": "Peru?", "completion": "Lima"}\n'
     )
@@ -136,6 +140,7 @@ def test_the_documents_example_runs(workplace):
     found = {each.score.benchmark: each.score for each in evaluate.run(loaded)}
     assert found["capitals"].metrics["n"] == 2
     assert found["exact_match"].metrics["n"] == ROWS
+    assert found["surprise"].metrics["log_likelihood"] < 0
     Path("capitals.jsonl").write_text('{"prompt": "France?", "completion": "Paris"}\n')
     (again,) = evaluate.run(loaded, benchmarks=["capitals"])
     assert (again.score.result.status, again.score.metrics["n"]) == ("ran", 1)
@@ -158,8 +163,53 @@ def test_the_command_refuses_with_two_lines(config):
     unknown = grpo("eval", "--benchmark", "exact_mach")
     assert (unknown.returncode, unknown.stdout) == (2, "")
     assert "did you mean 'exact_match'?" in unknown.stderr
-    assert grpo("eval", "--benchmark", "gsm8k", "exact_match").returncode == 2
     assert grpo("eval", "--checkpoint", "nowhere").returncode == 1
+
+
+def test_a_benchmark_that_cannot_be_run_leaves_the_others_their_scores(config, capsys):
+    """The one in the middle fails: what stands before and behind it is scored, printed and kept."""
+    Path("rows.jsonl").write_text('{"question": "1+1?", "answer": "#### 2"}\n')
+    entries = [{"name": "exact_match"}, {"name": "mcq", "config": {"path": "nowhere.jsonl"}}]
+    entries += [{"name": "gsm8k", "config": {"path": "rows.jsonl"}}, {"name": "perplexity"}]
+    with pytest.raises(DataError, match="nowhere"):
+        evaluate.run(load(overrides=[f"evaluation={json.dumps(entries)}"]).config)
+    asked = ["eval", "--batch", "5", "--set", f"evaluation={json.dumps(entries)}"]
+    assert run([*asked, "-q"]) == 2
+    told = capsys.readouterr()
+    assert [line.split()[0] for line in told.out.splitlines()[1:4]] == ["exact_match", "gsm8k", "perplexity"]
+    assert "gsm8k, base: lenient 0 (0 to " in told.out
+    assert "perplexity, base: perplexity " in told.out
+    assert told.err.splitlines()[0] == "error: mcq: there is no file nowhere.jsonl"
+    assert run([*asked, "--json"]) == 2
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record["status"] for record in records] == ["cached"] * 3
+
+
+def test_of_several_failures_each_is_told(config, capsys):
+    entries = [{"name": name, "config": {"path": f"{name}.jsonl"}} for name in ("mcq", "gsm8k")]
+    assert run(["eval", "-q", "--set", f"evaluation={json.dumps(entries)}"]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert [line for line in told.err.splitlines() if line.startswith("error:")] == [
+        "error: mcq: there is no file mcq.jsonl",
+        "error: gsm8k: there is no file gsm8k.jsonl",
+    ]
+
+
+def test_what_an_option_does_not_concern_is_told(config, capsys):
+    assert run(["eval", "-q", "--benchmark", "perplexity", "--benchmark", "exact_match", "--samples", "2"]) == 0
+    told = capsys.readouterr()
+    assert told.err == "warning: perplexity decodes no completions: --samples changes nothing there\n"
+    assert [line.split()[0] for line in told.out.splitlines()[1:3]] == ["perplexity", "exact_match"]
+
+
+def test_a_perplexity_is_compared_by_log_probabilities(config, models, capsys):
+    assert run(["eval", "-q", "--benchmark", "perplexity", "--checkpoint", str(models / "trained"), "--baseline"]) == 0
+    assert "perplexity: trained against base " in capsys.readouterr().out
+    trained = Target("trained", models / "trained")
+    (found,) = evaluate.run(config, target=trained, benchmarks=["perplexity"], baseline=True)
+    scores = [found.baseline.by_item(), found.score.by_item()]
+    assert found.difference.difference == pytest.approx(sum(scores[1].values()) / ROWS - sum(scores[0].values()) / ROWS)
 
 
 def test_a_checkpoint_of_the_run_is_found_and_other_settings_are_told(config, models):
@@ -188,7 +238,8 @@ def test_damaged_weights_are_told_and_leave_no_score(config, models, tmp_path):
 
 def test_dry_run_names_what_would_run(workplace):
     waiting = grpo("eval", "--dry-run", "--json")
-    assert [json.loads(line)["stage"] for line in waiting.stdout.splitlines()] == ["preprocess"]
+    first, score = map(json.loads, waiting.stdout.splitlines())
+    assert (first["stage"], score["stage"], score["reasons"]) == ("preprocess", "eval", ["waits for preprocess"])
     preprocess.run(load().config)
     ready = [json.loads(line) for line in grpo("eval", "--dry-run", "--json").stdout.splitlines()]
     assert [(each["stage"], each["status"]) for each in ready] == [("preprocess", "cached"), ("eval", "missing")]
@@ -231,3 +282,35 @@ def test_a_cached_score_is_found_without_importing_mlx(config):
     assert json.loads(score)["status"] == "cached"
     assert imported == "[]"
     assert seconds < 6  # about 1 on an idle machine
+
+
+def test_a_score_by_rewards_is_keyed_by_them(config):
+    """And by nothing of them where they do not judge; `status` asks again in the same words."""
+    shorter = load(overrides=["rewards=[{name: exact_match}, {name: length_penalty, weight: 0.5}]"]).config
+    names = ["rewards", "exact_match"]
+    first, second = (evaluate.run(each, benchmarks=names) for each in (config, shorter))
+    assert first[0].score.result.directory != second[0].score.result.directory
+    assert first[1].score.result.directory == second[1].score.result.directory
+    assert {"accuracy", "reward", "reward_low", "reward_high", "n"} <= first[0].score.metrics.keys()
+    assert "reward_length_penalty" in second[0].score.metrics
+    states = {each.asked: each.status for each in pipeline_status(shorter) if each.stage == "eval"}
+    assert states == {"base: rewards": "cached", "base: exact_match": "cached"}
+
+
+def test_what_isolates_programs_is_recorded_with_a_score_of_programs(config, capsys):
+    row = {"task_id": 1, "text": "Double a number.", "code": "def double(n): return 2 * n"}
+    Path("tasks.jsonl").write_text(json.dumps(row | {"test_list": ["assert double(2) == 4"]}) + "\n")
+    entries = [{"name": "mbpp", "config": {"path": "tasks.jsonl"}}, {"name": "exact_match", "config": {"limit": 1}}]
+    assert run(["eval", "--json", "--set", f"evaluation={json.dumps(entries)}"]) == 0
+    programs, plain = map(json.loads, capsys.readouterr().out.splitlines())
+    assert programs["sandbox"]["level"] in ("basic", "medium", "strong")
+    assert "limits" in programs["sandbox"]
+    assert "sandbox" not in plain
+    assert run(["eval", "--set", f"evaluation={json.dumps(entries)}", "-q"]) == 0
+    assert "sandbox" not in capsys.readouterr().out
+
+
+def test_rewards_that_run_programs_record_it_too(config):
+    programs = load(overrides=["rewards=[{name: code_execution}, {name: exact_match}]"]).config
+    (found,) = evaluate.run(programs, benchmarks=["rewards"])
+    assert "level" in found.score.result.summary["sandbox"]

@@ -16,10 +16,10 @@ def write(directory, *names):
     return directory
 
 
-def sealed(directory):
+def sealed(directory, **recorded):
     """With a manifest that lists what is there, as a finished checkpoint has."""
     files = [{"path": path.name, "size_bytes": path.stat().st_size} for path in directory.iterdir()]
-    (directory / "manifest.json").write_text(json.dumps({"files": files}))
+    (directory / "manifest.json").write_text(json.dumps({"files": files} | recorded))
     return directory
 
 
@@ -67,6 +67,39 @@ def test_a_damaged_checkpoint_is_passed_over_loudly(config, tmp_path, caplog):
     assert "step_000004 is damaged and not used: manifest.json" in caplog.text
 
 
+@pytest.mark.parametrize(("mode", "expected"), [("max", "step_000002"), ("min", "step_000004")])
+def test_the_best_by_what_was_recorded(config, tmp_path, mode, expected):
+    kept = tmp_path / "run" / "kept"
+    for step, value in ((1, 0.5), (2, 0.9), (3, 0.9), (4, 0.1)):
+        sealed(full(kept / f"step_{step:06d}"), metric_name="reward", metric=value)
+    sealed(full(kept / "step_000005"), metric_name="accuracy", metric=7.0 if mode == "max" else -7.0)
+    sealed(full(kept / "step_000006"), metric_name="reward", metric=None)
+    sealed(full(kept / "step_000007"))
+    chosen = config.model_copy(update={"checkpointing": config.checkpointing.model_copy(update={"best_mode": mode})})
+    found = target(chosen, "best")
+    assert (found.name, found.directory, found.words) == (expected, kept / expected, "best")
+
+
+def test_without_a_record_nothing_is_the_best(config, tmp_path):
+    sealed(full(tmp_path / "run" / "kept" / "step_000001"))
+    with pytest.raises(CheckpointError, match="recorded reward, so none is the best") as caught:
+        target(config, "best")
+    assert caught.value.hint.startswith("train first")
+    sealed(full(tmp_path / "run" / "kept" / "step_000002"), metric_name="eval/sums/accuracy", metric=0.5)
+    with pytest.raises(CheckpointError) as caught:
+        target(config, "best")
+    assert "set checkpointing.best_metric to eval/sums/accuracy" in caught.value.hint
+
+
+def test_a_target_keeps_the_words_it_was_asked_in(config, tmp_path):
+    """The newest may be another one tomorrow; a directory is always the same; equal models stay equal."""
+    step = sealed(full(tmp_path / "run" / "kept" / "step_000001"))
+    found = {words: target(config, words) for words in ("last", "base", str(step))}
+    assert {words: each.words for words, each in found.items()} == {words: words for words in found}
+    assert target(config).words == "last"
+    assert found["last"] == found[str(step)] != found["base"]
+
+
 def test_base_is_the_starting_model_whatever_was_trained(config, tmp_path):
     sealed(full(tmp_path / "run" / "kept" / "step_000100"))
     assert target(config, "base") == STARTING_MODEL
@@ -85,10 +118,11 @@ def test_a_model_or_adapter_directory_is_taken_as_it_is(config, tmp_path):
     assert "adapters on builtin:tiny" in found.describe(config)
 
 
-@pytest.mark.parametrize("name", ["missing", "empty", "half"])
-def test_what_is_no_checkpoint_is_told(config, tmp_path, name):
+@pytest.mark.parametrize("name", ["missing", "empty", "half", "~nobody-here"])
+def test_what_is_no_checkpoint_is_told(config, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
     write(tmp_path / "empty")
     write(tmp_path / "half", "adapters.safetensors")
     with pytest.raises(CheckpointError, match=name) as caught:
-        target(config, tmp_path / name)
+        target(config, name)
     assert "`base`" in caught.value.hint

@@ -7,8 +7,10 @@ from mlx_lm.models import qwen3
 
 from pipelines.config import GenerationConfig
 from pipelines.errors import DataError
-from pipelines.generation import engine
-from pipelines.generation.engine import Rollouts, generate
+from pipelines.generation import decoder
+from pipelines.generation.controls import Steering
+from pipelines.generation.engine import generate
+from pipelines.generation.rollouts import Rollouts
 from pipelines.generation.seeds import row_key, row_keys
 from pipelines.models.load import load
 from pipelines.models.logprobs import completion_logprobs, split_head
@@ -177,7 +179,7 @@ def test_rows_decoded_at_once_change_nothing(model, rows):
 def test_when_finished_rows_leave_the_batch_changes_nothing(model, monkeypatch, check_every):
     usual = roll_out(model)
     assert np.sort(usual.lengths)[8] < 20, "most rows must leave early"
-    monkeypatch.setattr(engine, "CHECK_EVERY", check_every)
+    monkeypatch.setattr(decoder, "CHECK_EVERY", check_every)
     assert_same(usual, roll_out(model))
 
 
@@ -266,13 +268,14 @@ def test_one_token_is_the_first_of_many(model):
     assert set(stopped.finish_reasons) == {"stop"}
 
 
+@pytest.mark.usefixtures("as_on_a_cpu")
 def test_the_model_reads_nothing_that_nobody_asks_for(model):
     """Of the prompt only the last position has logits, and the last token is sampled but not read."""
     read = []
 
     class Counting:
         training = False
-        layers = model.layers
+        layers, modules = model.layers, model.modules
 
         def train(self, mode=False):
             return self
@@ -326,23 +329,23 @@ def test_no_prompts_are_no_rollouts(model):
 )
 def test_what_may_be_drawn_and_with_which_logprob(narrow, allowed):
     """Probabilities 0.5, 0.3, 0.15, 0.05: what is drawn is narrowed, its log-probability is not."""
-    from pipelines.generation.sampling import make_sampler
+    from pipelines.generation.sampling import Sampler
 
     probabilities = np.array([0.5, 0.3, 0.15, 0.05], np.float32)
     logits = mx.array(np.log(np.tile(probabilities, (200, 1))) + 3.0)
     keys = mx.array(row_keys(0, "test", 0, range(200), 1))
-    tokens, logprobs = map(np.array, make_sampler(GenerationConfig(**narrow))(logits, keys))
+    tokens, logprobs = map(np.array, Sampler(GenerationConfig(**narrow))(logits, keys, Steering(), None)[:2])
     assert set(tokens.tolist()) == allowed
     np.testing.assert_allclose(logprobs, np.log(probabilities[tokens]), atol=1e-6)
 
 
 def test_tokens_are_drawn_as_often_as_they_are_likely():
-    from pipelines.generation.sampling import make_sampler
+    from pipelines.generation.sampling import Sampler
 
     probabilities = np.array([0.5, 0.3, 0.15, 0.05], np.float32)
     tempered = probabilities**2 / (probabilities**2).sum()
     logits = mx.array(np.log(np.tile(probabilities, (4000, 1))))
     keys = mx.array(row_keys(0, "test", 0, range(4000), 1))
-    tokens, logprobs = map(np.array, make_sampler(GenerationConfig(temperature=0.5))(logits, keys))
+    tokens, logprobs = map(np.array, Sampler(GenerationConfig(temperature=0.5))(logits, keys, Steering(), None)[:2])
     np.testing.assert_allclose(np.bincount(tokens, minlength=4) / 4000, tempered, atol=0.03)
     np.testing.assert_allclose(logprobs, np.log(tempered[tokens]), atol=1e-5)

@@ -6,6 +6,7 @@ import shutil
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx import nn
 from mlx_lm import utils as mlx_lm_utils
 
 from pipelines.config import ModelConfig
@@ -98,6 +99,11 @@ def test_a_transposed_view_is_stored_as_it_reads(tmp_path):
     np.testing.assert_array_equal(np.array(load_weights(tmp_path / "view.safetensors")["view"]), np.array(view))
 
 
+def test_a_full_disk_is_an_error_of_the_disk(tmp_path, files_of_a_kilobyte):
+    with pytest.raises(OSError, match=r"^a\.safetensors: .*[Uu]nable to write"):
+        save_weights(tmp_path / "a.safetensors", {"a": mx.ones((64, 64))})
+
+
 def test_every_file_a_tokenizer_may_need_is_taken_over(tmp_path):
     source, target = copied(tmp_path), tmp_path / "saved"
     target.mkdir()
@@ -105,7 +111,7 @@ def test_every_file_a_tokenizer_may_need_is_taken_over(tmp_path):
         (source / name).write_text("{}")
     (source / "optimizer.safetensors").write_text("no part of a model")
     save_full(target, {"a": mx.ones(2)}, source, mx.float32)
-    left_out = {"optimizer.safetensors"}
+    left_out = {"optimizer.safetensors", "README.md"}  # the card is about the model as it was
     assert {path.name for path in target.iterdir()} == {path.name for path in source.iterdir()} - left_out
 
 
@@ -140,6 +146,8 @@ DAMAGE = {
     "fields missing": write("config.json", b'{"model_type": "llama"}'),
     "other shape": set_key("hidden_size", 64),
     "a word for a number": set_key("hidden_size", "wide"),
+    "a word where only transformers looks": set_key("initializer_range", "wide"),
+    "an architecture that needs another package": set_key("model_type", "olmo"),
     "weights cut": cut("model.safetensors"),
     "weights are noise": write("model.safetensors", b"\xff" * 300),
     "weights empty": write("model.safetensors", b""),
@@ -156,6 +164,15 @@ def test_a_directory_that_is_no_model_is_told_with_a_hint(tmp_path, damage):
         load(str(directory))
     assert str(directory) in caught.value.message
     assert "config.json" in caught.value.hint
+
+
+def test_a_class_of_mlx_lm_that_cannot_be_trained(monkeypatch):
+    """As recurrent_gemma's, which is not set up as a module is."""
+    bare = nn.Module.__new__(nn.Module)
+    bare["weight"] = mx.zeros(1)
+    monkeypatch.setattr(mlx_lm_utils, "load_model", lambda _directory: (bare, {}))
+    with pytest.raises(ModelError, match="the model cannot be loaded"):
+        load("builtin:tiny")
 
 
 ADAPTER = b'{"num_layers": 1, "lora_parameters": {"rank": 2, "scale": 1.0, "dropout": 0.0}}'

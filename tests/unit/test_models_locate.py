@@ -32,6 +32,25 @@ def test_what_cannot_be_a_model_is_refused_without_asking_the_hub(model_path):
     assert "builtin:tiny" in caught.value.hint
 
 
+def test_adapters_are_no_model_and_the_hint_says_how_to_fuse_them(tmp_path):
+    (tmp_path / "adapters.safetensors").touch()
+    (tmp_path / "adapter_config.json").write_text('{"model": "builtin:tiny"}')
+    with pytest.raises(ModelError, match="holds adapters, not a whole model") as caught:
+        model_directory(str(tmp_path))
+    assert f"grpo export -s model.model_path=builtin:tiny --checkpoint {tmp_path} --output DIR" in caught.value.hint
+    (tmp_path / "model.safetensors").touch()
+    assert model_directory(str(tmp_path)) == tmp_path
+
+
+def test_a_run_is_no_model_and_the_hint_names_its_newest_checkpoint(tmp_path):
+    (tmp_path / "identity.json").touch()
+    for step in ("step_000003", "step_000010"):
+        (tmp_path / "checkpoints" / step).mkdir(parents=True)
+    with pytest.raises(ModelError, match="is a run, not a model") as caught:
+        model_directory(str(tmp_path))
+    assert caught.value.hint.endswith("step_000010")
+
+
 def test_a_file_is_no_model(tmp_path):
     (tmp_path / "model.safetensors").write_text("")
     with pytest.raises(ModelError):

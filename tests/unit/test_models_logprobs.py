@@ -102,6 +102,18 @@ def test_the_head_is_taken_apart_only_where_that_changes_nothing(make, apart):
     np.testing.assert_array_equal(np.array(split.head(hidden)), np.array(model(tokens)))
 
 
+def test_a_body_that_wants_more_than_tokens_is_not_taken_apart():
+    """As that of rwkv7, whose model makes it a cache."""
+    model = tied()
+
+    class Demanding(type(model.model)):
+        def __call__(self, inputs, cache, *rest):
+            return super().__call__(inputs, cache, *rest)
+
+    model.model.__class__ = Demanding
+    assert split_head(model).body is model
+
+
 @pytest.mark.parametrize("make", [tied, untied])
 def test_what_fills_the_padding_changes_nothing(make):
     model = make()

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import sys
 import time
 
 import numpy as np
@@ -148,6 +150,19 @@ def test_a_new_run_starts_anew(tmp_path):
     assert [line["reward"] for line in lines(tmp_path / "metrics.jsonl")] == [1.0]
 
 
+def test_updates_that_no_checkpoint_holds_are_not_made_again_in_silence(tmp_path, capsys):
+    """As after a kill before the first checkpoint."""
+    for steps, warned in ((3, False), (0, True), (0, False)):
+        with open_log(tmp_path) as run_log:
+            for step in range(1, steps + 1):
+                run_log.metrics(step, {"reward": 0.5})
+        assert (
+            "warning: no checkpoint to go on from: the run begins again, though it had come to update 3"
+            in capsys.readouterr().err
+        ) == warned
+    assert "it had come to update 3" in (tmp_path / "train.log").read_text()
+
+
 def test_resume_mends_a_line_that_a_kill_cut_off(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n{"step": 2}\n{"step": 3, "rew')
@@ -255,3 +270,14 @@ def test_writer_keeps_the_order_of_the_calls(tmp_path):
     writer.close()
     for rest in range(3):
         assert (tmp_path / f"{rest}.txt").read_text().split() == [str(n) for n in range(rest, 300, 3)]
+
+
+def test_a_reader_that_has_gone_ends_no_run(tmp_path, monkeypatch):
+    """Of `grpo train 2>&1 | tee log` Ctrl-C ends `tee` too, before the last checkpoint is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream, open_log(tmp_path, quiet=False) as log:
+        monkeypatch.setattr(sys, "stderr", stream)
+        log.note("one")
+        log.note("two")
+    assert "two" in (tmp_path / "train.log").read_text()

@@ -17,7 +17,12 @@ HEALTHY = {
 
 def updates(count=20, **changes):
     """A run of `count` updates with a moving reward; a change is a value or a function of the update's index."""
-    names = {"clipped": "completions/clipped_ratio", "zero_std": "frac_reward_zero_std"}
+    names = {
+        "clipped": "completions/clipped_ratio",
+        "zero_std": "frac_reward_zero_std",
+        "correlation": "reward_length_correlation",
+        "length": "completions/mean_length",
+    }
     runs = []
     for index in range(count):
         given = {names.get(k, k): v(index) if callable(v) else v for k, v in changes.items()}
@@ -42,11 +47,21 @@ def test_a_healthy_run_is_not_talked_about():
         ({"entropy": float("nan")}, "to nan nats"),
         ({"entropy": 0.0002}, "fallen to 0.0002"),
         ({"entropy": lambda i: 0.4 + i / 5}, "risen from"),
+        ({"correlation": 0.8, "length": lambda i: 20 + 2 * i}, "grown from 24 to 54 tokens"),
     ],
 )
 def test_each_sign_gives_one_sentence(changes, words):
     (sentence,) = health.findings(updates(**changes))
     assert words in sentence
+
+
+def test_a_model_that_broke_is_not_told_to_change_its_task():
+    broken = [*updates(1, clipped=0.0), *updates(6, reward=0.0, zero_std=1.0, clipped=0.9)]
+    equal, cut = health.findings(broken)
+    assert "fallen from 0.5 to 0: if samples.jsonl shows text that falls apart, lower the learning rate" in equal
+    assert "6 updates ago it was 0%" in cut
+    solved = [*updates(6, reward=0.9), *updates(6, reward=0.9, zero_std=1.0)]
+    assert "change the task's difficulty" in health.findings(solved)[0]
 
 
 @pytest.mark.parametrize(
@@ -57,10 +72,28 @@ def test_each_sign_gives_one_sentence(changes, words):
         {"grad_norm": lambda i: 0.0 if i != 19 else 1e-30},
         {"kl": lambda i: 4.0 if i == 19 else 0.01},
         {"clipped": lambda i: 0.9 if i < 10 else 0.1},
+        {"correlation": 0.8, "length": lambda i: 20 + i / 4},
+        {"correlation": -0.8, "length": lambda i: 20 + 2 * i},
+        {"correlation": lambda i: 0.9 if i < 15 else 0.3, "length": lambda i: 20 + 2 * i},
     ],
 )
 def test_a_single_good_update_or_an_old_sign_is_enough_to_be_quiet(changes):
     assert health.findings(updates(**changes)) == []
+
+
+@pytest.mark.parametrize("scored", [None, 17], ids=["never", "once"])
+def test_rewards_that_all_abstain_are_named(scored):
+    runs = updates()
+    for index, metrics in enumerate(runs):
+        metrics["rewards/failures"] = 0
+        if index != scored:
+            del metrics["reward"]
+    sentences = health.findings(runs)
+    assert [("no reward scored any completion" in sentence) for sentence in sentences] == [True] * (scored is None)
+
+
+def test_training_on_references_has_no_rewards_to_miss():
+    assert health.findings([{"loss": 1.0, "grad_norm": 1.0}] * 20) == []
 
 
 def test_too_few_updates_say_nothing():
@@ -76,7 +109,7 @@ def test_watch_names_a_sign_once_and_reminds_later():
 
 def test_dead_updates_end_the_run_at_the_limit_in_a_row():
     dead = health.DeadUpdates(3)
-    for metrics in [{"frac_reward_zero_std": 1.0}, {"grad_norm": 0.0}, HEALTHY, {"grad_norm": 0.0}, {"grad_norm": 0.0}]:
+    for metrics in [{"frac_reward_zero_std": 1.0}, {"grad_norm": 0.0}, HEALTHY, {"grad_norm": 0.0}, {"reward": 1.0}]:
         dead.after(metrics)
     assert dead.in_a_row == 2
     with pytest.raises(TrainingError, match="last 3 updates taught nothing") as caught:

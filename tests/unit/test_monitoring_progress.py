@@ -84,9 +84,9 @@ def test_sample_line_without_texts_is_empty():
     assert sample_line({"prompt": None, "reward": 1.0}) == ""
 
 
-def screen(*moments, sample=None):
+def screen(*moments, sample=None, width=100):
     stream = io.StringIO()
-    view = LiveView(Console(file=stream, force_terminal=True, width=100, color_system=None))
+    view = LiveView(Console(file=stream, force_terminal=True, width=width, color_system=None))
     if sample:
         view.sample(sample)
     for each in moments:
@@ -108,6 +108,16 @@ def test_live_view_shows_the_run():
         "sample  2+2? -> [bold]4",
     ):
         assert words in shown
+
+
+@pytest.mark.parametrize("width", [40, 80, 160])
+def test_live_view_has_the_rewards_below_its_bar(width):
+    shown = screen(moment(), width=width).replace("\r", "").splitlines()
+    assert "reward 0.612   exact_match 0.58" in shown
+
+
+def test_live_view_shows_little_memory_in_megabytes():
+    assert "memory 97 MB" in screen(moment(**{"memory/peak_gb": 0.0973}))
 
 
 def test_live_view_before_the_first_update():

@@ -11,7 +11,7 @@ from pipelines.config import DataConfig, ExperimentConfig, ModelConfig, PathsCon
 from pipelines.errors import DataError
 from pipelines.models import tiny
 from pipelines.models.load import load_tokenizer
-from pipelines.tokens.dataset import TokenDataset
+from pipelines.tokens.dataset import FILES, TokenDataset
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_long_references_stay_and_are_counted(configured, tmp_path):
 def test_leakage_is_refused_with_the_count(configured, tmp_path):
     train = rows_file(tmp_path / "train.jsonl", *numbered(10))
     val = rows_file(tmp_path / "val.jsonl", *numbered(4, offset=8))
-    with pytest.raises(DataError, match=r"2 of 4 validation rows.*val:1 and line train:9"):
+    with pytest.raises(DataError, match=r"2 of 4 validation rows.*val.jsonl:1 and .*train.jsonl:9"):
         preprocess.run(configured(train_path=train, val_path=val))
 
 
@@ -162,11 +162,24 @@ def test_skipped_rows_are_in_the_summary(configured, tmp_path):
     train = rows_file(tmp_path / "rows.jsonl", *numbered(20), {"prompt": ""})
     result = preprocess.run(configured(train_path=train, on_bad_row="skip"))
     assert result.summary["bad_rows"] == {"train": {"prompt is blank": 1}}
+    assert result.summary["bad_places"] == {"train": {"prompt is blank": f"{train}:21"}}
 
 
 def test_unknown_characters_are_counted(configured, tmp_path):
     train = rows_file(tmp_path / "rows.jsonl", *numbered(2), {"prompt": "\u00e9t\u00e9", "completion": "1"})
     assert preprocess.run(configured(train_path=train)).summary["train"]["unknown_tokens"] == 1
+
+
+def test_end_tokens_in_completions(configured, tmp_path):
+    """One behind a completion is taken off, by rewards too; one within it is counted."""
+    said = ["4", "4<|end|>", "4<|end|>\n", "4<|end|><|user|>5<|end|>", "<|end|>"]
+    train = rows_file(tmp_path / "rows.jsonl", *({"prompt": f"{n}", "completion": text} for n, text in enumerate(said)))
+    result = preprocess.run(configured(train_path=train))
+    dataset = TokenDataset(result.directory, "train")
+    bare = dataset.completion_tokens(0).tolist()
+    assert [dataset.completion_tokens(n).tolist() for n in (1, 2)] == [bare, bare]
+    assert [dataset.row(n).completion for n in range(5)] == ["4", "4", "4", "4<|end|><|user|>5", "<|end|>"]
+    assert result.summary["train"]["ended_early"] == 2
 
 
 def test_built_in_and_synthetic_rows(configured):
@@ -179,14 +192,37 @@ def test_built_in_and_synthetic_rows(configured):
     assert (generated["train"]["kept"], generated["val"]["kept"]) == (40, 10)
 
 
-def test_exports_are_written_from_the_cache_too(configured, tmp_path):
+def test_exports_are_written_from_the_cache_too(configured, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     config = configured(train_path=rows_file(tmp_path / "rows.jsonl", *numbered(20)), val_fraction=0.4)
     preprocess.run(config)
-    result = preprocess.run(config, export_train=tmp_path / "out" / "t", export_val=tmp_path / "out" / "v")
+    result = preprocess.run(config, export_train=tmp_path / "out" / "t", export_val="~/out/v")
     assert result.status == "cached"
     for name, split in (("t", "train"), ("v", "val")):
         exported, stored = TokenDataset(tmp_path / "out", name), TokenDataset(result.directory, split)
         assert [exported.row(i) for i in range(len(exported))] == [stored.row(i) for i in range(len(stored))]
+
+
+def test_what_was_exported_is_read_back_to_the_byte(configured, tmp_path):
+    rows = [*numbered(3), {"prompt": "f", "completion": None, "test_cases": ["assert f()"], "meta": {"k": [1]}}]
+    first = preprocess.run(
+        configured(train_path=rows_file(tmp_path / "rows.jsonl", *rows)), export_train=tmp_path / "mine"
+    )
+    again = preprocess.run(configured(loader_type="npy", train_path=str(tmp_path / "mine")))
+    assert again.directory != first.directory
+    for name in FILES:
+        assert (again.directory / f"train_{name}").read_bytes() == (first.directory / f"train_{name}").read_bytes()
+    assert again.summary == first.summary
+
+
+@pytest.mark.parametrize("loader", ["jsonl", "hf"])
+def test_duplicates_leakage_and_limits_are_the_same_for_every_loader(configured, tmp_path, loader):
+    train = rows_file(tmp_path / "train.jsonl", *numbered(10), *numbered(3))
+    val = rows_file(tmp_path / "val.jsonl", *numbered(4, offset=8))
+    result = preprocess.run(configured(loader_type=loader, train_path=train, limit=11))
+    assert (result.summary["train"]["kept"], result.summary["train"]["duplicates"]) == (11, 1)
+    with pytest.raises(DataError, match=r"2 of 4 validation rows.*val.jsonl:1 and .*train.jsonl:9"):
+        preprocess.run(configured(loader_type=loader, train_path=train, val_path=val))
 
 
 def test_looking_does_nothing(configured, tmp_path):
@@ -205,8 +241,8 @@ def test_parallel_work_writes_the_same_bytes(configured, tmp_path, monkeypatch):
     config = configured(train_path=rows_file(tmp_path / "rows.jsonl", *numbered(500)), val_fraction=0.2)
     result = preprocess.run(config)
     before = {path.name: path.read_bytes() for path in result.directory.glob("*_*")}
-    monkeypatch.setattr("pipelines.rows.encode.PARALLEL_ROWS", 100)
-    monkeypatch.setattr("pipelines.rows.encode.BATCH_ROWS", 50)
-    monkeypatch.setattr("pipelines.rows.encode._cores", lambda: 2)
+    monkeypatch.setattr("pipelines.rows.encode.PARALLEL_CHUNKS", 2)
+    monkeypatch.setattr("pipelines.rows.loaders.jsonl.CHUNK_ROWS", 50)
+    monkeypatch.setattr("pipelines.rows.encode._cores", lambda: 3)
     preprocess.run(config, force=True)
     assert {path.name: path.read_bytes() for path in result.directory.glob("*_*")} == before

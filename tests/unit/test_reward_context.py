@@ -3,6 +3,7 @@
 import pytest
 
 from pipelines.rewards import RewardContext, completion_context, split_regions
+from pipelines.rewards.context import between
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,37 @@ def test_what_is_left_out_is_filled_in():
 def test_what_is_given_is_kept():
     context = RewardContext(generated_text="<think>a</think>b", answer="c", answer_tokens=7)
     assert (context.thinking, context.answer, context.answer_tokens) == ("", "c", 7)
+
+
+@pytest.mark.parametrize(
+    ("answer", "tags", "inside"),
+    [
+        ("So: <a> 42 </a> done", ("<a>", "</a>"), "42"),
+        ("<a>1</a><a>2</a>", ("<a>", "</a>"), "1"),
+        ("</a> then <a>3", ("<a>", "</a>"), "3"),
+        (" 42</a>x", ("<a>", "</a>"), "42"),
+        ("42</a>", ("", "</a>"), "42"),
+        ("<a>42</a>", ("<a>", ""), "42</a>"),
+        (" 42 ", ("", ""), "42"),
+        ("none", ("<a>", "</a>"), "none"),
+    ],
+)
+def test_an_answer_is_what_stands_between_its_tags(answer, tags, inside):
+    assert between(answer, tags) == inside
+    tokens = {1: "<think>t</think>", 2: answer}
+    context = completion_context(
+        [1, 2],
+        1,
+        decode=lambda ids: "".join(tokens[i] for i in ids),
+        answer_tags=tags,
+        reference_completion=f"<think>x</think>{answer}",
+    )
+    assert context.answer == context.reference_answer == inside
+    assert context.generated_text == f"<think>t</think>{answer}"
+
+
+def test_nothing_between_the_tags_is_an_empty_answer():
+    context = completion_context(
+        [3, 4], 0, decode=lambda ids: "<a></a>42" if len(ids) > 1 else "", answer_tags=("<a>", "</a>")
+    )
+    assert (context.thinking, context.answer, context.answer_tokens) == ("", "", 2)

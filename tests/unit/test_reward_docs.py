@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.config import RewardConfig
+from pipelines.config import RewardConfig, load
 from pipelines.errors import ConfigError
 from pipelines.plugins import load_plugins
 from pipelines.rewards import RewardComposer, RewardContext, RewardRegistry
+from pipelines.rewards.reference import reference
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "adding-a-reward.md").read_text(encoding="utf-8")
@@ -55,11 +56,13 @@ def test_the_test_of_the_guide_passes(folder, monkeypatch):
 def test_checked_keys(folder):
     load_plugins(["checked_brevity.py"])
     assert RewardRegistry.create("brevity", {"max_words": 1}).compute(RewardContext(generated_text="a b")) == 0.0
-    with pytest.raises(ConfigError) as caught:
-        RewardRegistry.create("brevity", {"max_word": 1}, where="rewards[1]")
-    assert f"{caught.value.message}; {caught.value.hint}".startswith(
-        re.search(r"\(`(rewards\[1\].*?)`\)", DOCUMENT, re.DOTALL)[1]
-    )
+    rewards = "rewards:\n  - {name: exact_match}\n  - {name: brevity, config: {max_word: 1}}\n"
+    Path("config.yaml").write_text(f"plugins: [checked_brevity.py]\n{rewards}")
+    loaded = load()
+    with pytest.raises(ConfigError) as caught, loaded.placing():
+        RewardComposer(loaded.config.rewards)
+    told = f"(`{caught.value.message}`, and the hint `{caught.value.hint.partition('? ')[0]}?`)"
+    assert told in " ".join(DOCUMENT.split())
 
 
 def test_the_function(folder):
@@ -73,14 +76,22 @@ def test_the_table_names_every_reward():
     assert named == BUILT_IN
 
 
+def test_the_reference_is_current():
+    page = (ROOT / "docs" / "rewards.md").read_text(encoding="utf-8")
+    assert page == reference(), "run: python -m pipelines.rewards.reference > docs/rewards.md"
+    assert set(re.findall(r"^## `(\w+)`", page, re.MULTILINE)) == {RewardRegistry.canonical(name) for name in BUILT_IN}
+
+
 def test_the_ten_lines_of_the_readme(tmp_path, monkeypatch):
-    code = re.search(r"```python\n# brief\.py\n(.*?)```", README, re.DOTALL)[1]
+    code = re.search(r"```python\n# rewards/brief\.py\n(.*?)```", README, re.DOTALL)[1]
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
-    (tmp_path / "brief.py").write_text(code)
+    (tmp_path / "rewards").mkdir()
+    (tmp_path / "rewards" / "brief.py").write_text(code)
+    (tmp_path / "config.yaml").write_text(re.search(r"```yaml\n(rewards:\n.*?brief.*?)```", README, re.DOTALL)[1])
     monkeypatch.chdir(tmp_path)
-    settings = yaml.safe_load(re.search(r"```yaml\n(plugins: \[brief\.py\]\n.*?)```", README, re.DOTALL)[1])
-    load_plugins(settings["plugins"])
-    composer = RewardComposer([RewardConfig(**entry) for entry in settings["rewards"]])
+    config = load().config
+    load_plugins(config.plugin_files)
+    composer = RewardComposer(config.rewards)
     texts = ["12", " ".join(["12"] * 60), ""]
     scores = composer.score([RewardContext(generated_text=text, reference_answer="12") for text in texts])
     assert scores.values[:, 1].tolist() == [1.0, 0.5, 0.0]

@@ -1,16 +1,12 @@
-"""What inspection says of scores: numbers by hand, and a warning for each sign of trouble and no other."""
+"""What inspection says of scores: numbers by hand, agreement, and which rows are worth reading."""
 
 import numpy as np
 import pytest
 
-from pipelines.config import RewardConfig
-from pipelines.rewards import RewardComposer, RewardContext
-from pipelines.rewards.battery import ATTACKS
 from pipelines.rewards.composer import Failure, Scores
-from pipelines.rewards.inspection import describe, row_records, sparkline, warnings_about
+from pipelines.rewards.inspection import agreements, describe, ranks, row_records, strangest
 
 NAN = float("nan")
-SUMS = {"1+1=?": "2", "2+2=?": "4", "3+3=?": "6", "4+4=?": "8"}
 
 
 def scores(*columns, failures=()):
@@ -36,14 +32,44 @@ def test_a_distribution_of_nothing():
     assert describe(scores([-3.0, 4.0]), [1, 2])[0].histogram == (1, *[0] * 8, 1)
 
 
-def test_a_constant_has_no_correlation():
-    assert describe(scores([1.0, 1.0]), [1, 2])[0].length_correlation is None
-    assert describe(scores([0.0, 1.0]), [2, 2])[0].length_correlation is None
+def test_why_there_is_no_correlation():
+    constant, same_length = describe(scores([1.0, 1.0]), [1, 2])[0], describe(scores([0.0, 1.0]), [2, 2])[0]
+    assert (constant.length_correlation, constant.undefined) == (None, "its value is the same everywhere")
+    assert (same_length.length_correlation, same_length.undefined) == (None, "all completions have the same length")
+    assert describe(scores([NAN]), [1])[0].undefined == "it has no value"
+    assert describe(scores([0.0, 1.0]), [1, 2])[0].undefined == ""
 
 
-def test_sparkline_shows_every_bin_that_holds_something():
-    assert sparkline([0, 1, 1000]) == " ▁█"
-    assert sparkline([0, 0]) == "  "
+def test_edges_are_those_of_the_histogram():
+    assert describe(scores([0.2, 0.4]), [1, 2])[0].edges == (0.0, 1.0)
+    assert describe(scores([-3.0, 4.0]), [1, 2])[0].edges == (-3.0, 4.0)
+    assert describe(scores([NAN, NAN]), [1, 2])[0].edges == (0.0, 1.0)
+
+
+def test_equal_values_share_their_rank():
+    assert ranks(np.array([5.0, 1.0, 5.0, 2.0], np.float32)) == [3.5, 1.0, 3.5, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ([0.0, 0.5, 1.0, 0.7], [0.1, 0.2, 0.9, 0.3], "they say the same: one would do"),
+        ([0.0, 0.5, 1.0, 0.7], [0.1, 0.3, 0.35, 0.9], "they mostly agree"),
+        ([0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 1.0, 1.0], "each says its own"),
+        ([0.0, 0.5, 1.0, 0.7], [0.9, 0.2, 0.1, 0.3], "they pull against each other"),
+        ([0.0, 0.5, 1.0, 0.7], [1.0, 1.0, 1.0, 1.0], "second is the same everywhere"),
+        ([NAN, NAN, 1.0, 0.7], [1.0, 0.0, NAN, NAN], "no text has a value of both"),
+    ],
+)
+def test_agreement_in_words(first, second, words):
+    assert [pair.words for pair in agreements([scores(first, second)])] == [words]
+
+
+def test_agreement_is_pearson_and_spearman_over_all_texts():
+    (pair,) = agreements([scores([0.0, 0.5], [0.0, 0.1]), scores([1.0, NAN], [0.9, 0.4])])
+    assert (pair.first, pair.second, pair.count, pair.rank) == ("first", "second", 3, 1.0)
+    assert pair.pearson == pytest.approx(np.corrcoef([0, 0.5, 1], [0, 0.1, 0.9])[0, 1], abs=1e-6)
+    assert len(agreements([scores([0.0], [0.0], [0.0])])) == 3
 
 
 def test_row_records():
@@ -54,72 +80,37 @@ def test_row_records():
     assert record[1]["reasons"] == {"first": {"failed": "ValueError: bad"}}
 
 
-def test_nothing_to_say_about_good_rewards():
-    gold = scores([1.0, 1.0])
-    assert warnings_about(gold, gold, {"empty": scores([0.0, 0.0])}) == []
-    assert warnings_about(scores([0.2, 0.9]), gold, {"empty": scores([0.0, 0.0])}) == []
-
-
-def test_a_constant_reward():
-    gold = scores([1.0, 1.0])
-    assert "first is constant: 1 for all 4 texts" in warnings_about(gold, gold, {"empty": gold})[0]
-    found = warnings_about(scores([0.5, 0.5]), None, {})
-    assert found == ["first is constant: 0.5 for all 2 texts, so it teaches nothing"]
-
-
-def test_a_reward_without_any_value():
-    assert "first has no value for any completion" in warnings_about(scores([NAN, NAN], [0.0, 1.0]), None, {})[0]
-
-
-def test_low_gold_names_the_worst_row_and_reward():
-    gold = scores([1.0, 1.0, 1.0], [1.0, 0.2, 0.6])
-    found = warnings_about(gold, gold, {"empty": scores([0.0] * 3, [0.0] * 3)})
-    assert found == ["gold scores below 0.95 on 2 of 3 rows, lowest on row 1: 0.6 (second 0.2)"]
-
-
-def test_an_attack_that_scores_high():
-    gold, attack = scores([1.0, 1.0]), scores([1.0, 0.1])
-    found = warnings_about(gold, gold, {"empty": scores([0.5, 0.5]), "prompt echo": attack})
-    assert found == ["adversarial text scores high: prompt echo gets 0.55 on average, gold 1"]
-
-
-def test_failures():
-    found = warnings_about(scores([0.0, 1.0, NAN], failures=[Failure(2, "first", "KeyError: 'x'")]), None, {})
-    assert found == ["first failed on 1 rows, first on row 2: KeyError: 'x'"]
-
-
-def golds():
+def told(*columns, failures=(), tokens=None):
+    found = row_records(scores(*columns, failures=failures))
+    lengths = tokens or [10] * len(found)
     return [
-        RewardContext(prompt_text=prompt, generated_text=f"<think>add the two</think>{answer}", reference_answer=answer)
-        for prompt, answer in SUMS.items()
+        record | {"thinking_tokens": 0, "answer_tokens": length} for record, length in zip(found, lengths, strict=True)
     ]
 
 
-def attacked(attack, *names):
-    rows = golds()
-    texts = ATTACKS[attack](rows)
-    contexts = [
-        RewardContext(prompt_text=row.prompt_text, generated_text=text or "", reference_answer=row.reference_answer)
-        for row, text in zip(rows, texts, strict=True)
+def test_strange_rows_come_in_the_order_of_their_strangeness():
+    records = told(
+        [1.0, 1.0, NAN, 1.0, NAN, 0.5, 1.0], [1.0, 0.0, NAN, 1.0, 0.5, 0.5, 1.0], failures=[Failure(4, "first", "no")]
+    )
+    found = strangest(records, 4, low_gold=())
+    assert [each.row for each in found] == [4, 2, 1, 5]
+    assert found[0].why == "first failed"
+    assert found[1].why == "no reward has a value"
+    assert found[2].why == "rewards disagree: first 1, second 0"
+
+
+def test_gold_that_scores_low_is_strange_and_the_lowest_first():
+    found = strangest(told([1.0, 0.6, 0.2]), 3, low_gold=[1, 2])
+    assert [(each.row, each.why) for each in found] == [
+        (2, "gold, yet it scores 0.2"),
+        (1, "gold, yet it scores 0.6"),
+        (0, "its total is unusual: 1, the mean is 0.6"),
     ]
-    return RewardComposer([RewardConfig(name=name) for name in names]).score(contexts).totals.tolist()
 
 
-@pytest.mark.parametrize("attack", sorted(set(ATTACKS) - {"constant answer"}))
-def test_exact_match_gives_attacks_nothing(attack):
-    assert attacked(attack, "exact_match") == [0.0] * 4
-
-
-def test_a_constant_answer_is_right_as_often_as_it_is_common():
-    assert attacked("constant answer", "exact_match") == [1.0, 0.0, 0.0, 0.0]
-
-
-def test_format_alone_is_hackable():
-    assert attacked("wrong answer", "format_structure") == [1.0] * 4
-
-
-@pytest.mark.parametrize("attack", sorted(ATTACKS))
-def test_attacks_on_poor_data(attack):
-    assert ATTACKS[attack]([]) == []
-    assert len(ATTACKS[attack]([RewardContext()])) == 1
-    assert len(ATTACKS[attack]([RewardContext(generated_text="<think>"), RewardContext(prompt_text="a b c d")])) == 2
+def test_an_unusual_length_is_strange():
+    found = strangest(told([1.0] * 9, tokens=[10] * 8 + [500]), 2, low_gold=())
+    assert [(each.row, each.why) for each in found] == [
+        (8, "its length is unusual: 500 tokens"),
+        (0, "like the others"),
+    ]

@@ -41,7 +41,7 @@ def test_soft_overlong_is_dapos(tokens, expected):
 
 
 def test_soft_overlong_needs_its_limits():
-    with pytest.raises(ConfigError, match=r"config\.max_length: Field required"):
+    with pytest.raises(ConfigError, match=r"config\.max_length is missing"):
         RewardRegistry.create("soft_overlong", {"cache_length": 5})
     with pytest.raises(ConfigError, match="cache_length <= max_length"):
         RewardRegistry.create("soft_overlong", {"cache_length": 5, "max_length": 4})

@@ -49,6 +49,23 @@ B_IS_CHOSEN = [
     "Green.",
     "It must be green!",
     "The answer is green.",
+    "**Answer**: B",
+    '"B"',
+    "The answer is 'B'.",
+    r"\textbf{B}",
+    "\uff22",
+    "\uff08\uff22\uff09",
+    "It is B.",
+    "I guess it is B",
+    "A is wrong. B is right.",
+    "I think A, but B is correct.",
+    "The correct option is B.",
+    "\u7b54\u6848\u662fB\u3002",
+    "\u7b54\u3048\u306fB\u3067\u3059\u3002",
+    "Let me think.\n\nB",
+    "A. It is warm.\nC. It is cold.\n\n**B**",
+    "B\n\nA is warm, C is a mixture.",
+    "A. red is warm.\nB. green is not.\nC. blue is cold.\nSo it is B.",
 ]
 
 
@@ -69,12 +86,29 @@ NOTHING_RIGHT = [
     "none",
     "E",
     "light green",
+    "B is wrong.",
+    "It is not B.",
+    "It isn't B.",
+    "It is A or B",
+    "neither A nor B",
+    "20 \u00b0B",
+    "A) red\nB) green\nC) light green\nD) blue",
 ]
 
 
-@pytest.mark.parametrize("answer", [*NOTHING_RIGHT, "red or green", "1. think\n2. answer", "greenish", "BB", "I am B2"])
+@pytest.mark.parametrize(
+    "answer",
+    [*NOTHING_RIGHT, "red or green", "1. think\n2. answer", "greenish", "BB", "I am B2", "B B B", "B, B, B, B"],
+)
 def test_b_is_not_chosen(answer):
     assert score(answer) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"), [("3.", 1), ("It is 3", 1), ("3.5", 0), ("It is -3", 0), ("3/4", 0), ("13", 0)]
+)
+def test_a_number_as_an_option_is_found_whole(answer, value):
+    assert score(answer, options=["2", "3"]) == value
 
 
 def test_the_longest_option_counts():
@@ -130,6 +164,15 @@ def test_no_multiple_choice_question(context):
 
 @pytest.mark.parametrize("piece", ["B ", "A) ", "green ", "answer is ", "(", "**"])
 def test_five_megabytes(piece):
-    start = time.perf_counter()
+    start = time.process_time()
     assert score(piece * (5_000_000 // len(piece))) in (0.0, 1.0)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize("piece", ["\n", " ", "A) ", "A) x  "])
+def test_a_prompt_of_five_megabytes(piece):
+    start = time.process_time()
+    prompt = piece * (5_000_000 // len(piece))
+    context = RewardContext(prompt_text=prompt, generated_text="A", reference_answer="A")
+    assert RewardRegistry.create("mcq_accuracy").compute(context) is None
+    assert time.process_time() - start < 1

@@ -28,6 +28,7 @@ def thinking(text="one two three", tokens=50, **fields):
         ("abc中文def", ["abc", "中", "文", "def"]),
         ("Straße_ÉTÉ", ["strasse", "été"]),
         ("😀 --", []),
+        ("It\u2019s \u00e9t\u00e9", ["it's", "\u00e9t\u00e9"]),
     ],
 )
 def test_words(text, expected):
@@ -53,6 +54,12 @@ def test_phrases_are_found_as_whole_words():
     assert phrase_hits("c++ is c++ but not c+", ["c++"]) == ["c++", "c++"]
     assert phrase_hits("what? (?)", ["(?)", " "]) == ["(?)"]
     assert phrase_hits("anything", []) == []
+    assert phrase_hits("It's '' quoted", ["''", "it's"]) == ["it's", "''"]
+    assert phrase_hits("Stra\u00dfe, stra\u00dfe", ["STRA\u00dfE"]) == ["stra\u00dfe".casefold()] * 2
+    assert phrase_hits("the sum", ["the \u017fum"]) == ["the sum"]
+    assert phrase_hits("_hmm_ 'hmm' hmm's", ["hmm"]) == ["hmm", "hmm"]
+    assert phrase_hits("I can't, you can\u2019t", ["can", "t"]) == []
+    assert phrase_hits("ฉันไม่รู้คำตอบ", ["ไม่รู้"]) == ["ไม่รู้"]
 
 
 @pytest.mark.parametrize(("tokens", "expected"), [(0, 0), (20, 0.5), (40, 1), (90, 1), (105, 0.5), (120, 0), (500, 0)])
@@ -111,6 +118,6 @@ def test_thresholds_must_be_in_order():
 def test_five_megabytes(name, piece):
     text = piece * (5_000_000 // len(piece.encode()))
     context = RewardContext(generated_text=text, thinking=text, answer=text, thinking_tokens=9, answer_tokens=9)
-    start = time.perf_counter()
+    start = time.process_time()
     assert -1 <= of(name, context) <= 1
-    assert time.perf_counter() - start < 1.5
+    assert time.process_time() - start < 1.5

@@ -1,9 +1,13 @@
 """semantic_similarity: equal to its definitions, and to scikit-learn's on the same two texts."""
 
+import math
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines.errors import ConfigError
 from pipelines.rewards import RewardContext, RewardRegistry
@@ -50,6 +54,42 @@ def test_tfidf_is_scikit_learns(one, other):
     vectors = union.fit_transform([one, other]).toarray()
     expected = vectors[0] @ vectors[1] / np.linalg.norm(vectors[0]) / np.linalg.norm(vectors[1])
     assert tfidf(one, other) == pytest.approx(expected, abs=1e-9)
+
+
+def counted(tokens, sizes):
+    """How often each run of neighbours occurs, the slow and readable way."""
+    return Counter(tuple(tokens[at : at + size]) for size in sizes for at in range(len(tokens) - size + 1))
+
+
+def cosine(mine, yours):
+    """Over two documents, with idf = ln((1 + 2) / (1 + df)) + 1."""
+    both = {*mine, *yours}
+    idf = {run: math.log(3 / (1 + (run in mine) + (run in yours))) + 1 for run in both}
+    one, other = ([counts[run] * idf[run] for run in both] for counts in (mine, yours))
+    norms = math.hypot(*one) * math.hypot(*other)
+    return sum(a * b for a, b in zip(one, other, strict=True)) / norms if norms else 0.0
+
+
+scripts = st.text(st.sampled_from("ab cd\n.x9北京中\u0627\u0644\U0001f600\U0001f601\u00df\ud800\x00"), max_size=60)
+
+
+@given(one=scripts, other=scripts)
+def test_tfidf_is_its_definition(one, other):
+    folded, also = one.casefold(), other.casefold()
+    kinds = [
+        (counted(words(folded), (1, 2)), counted(words(also), (1, 2))),
+        (counted(" ".join(folded.split()), (2, 3, 4)), counted(" ".join(also.split()), (2, 3, 4))),
+    ]
+    cosines = [cosine(mine, yours) for mine, yours in kinds if mine or yours]
+    assert tfidf(one, other) == pytest.approx(sum(cosines) / len(cosines) if cosines else 0.0, abs=1e-9)
+
+
+def test_tfidf_of_more_characters_than_bits():
+    every = "".join(map(chr, range(0x4E00, 0x4E00 + 16_000)))
+    other = "".join(map(chr, range(0x20000, 0x20000 + 16_000)))
+    assert tfidf(every, other) == 0.0
+    assert tfidf(every, every) == pytest.approx(1.0, abs=1e-9)
+    assert 0 < tfidf(every, every[:8000]) < 1
 
 
 def test_jaccard_by_hand():

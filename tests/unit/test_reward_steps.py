@@ -39,6 +39,12 @@ def test_decimals_do_not_end_a_sentence():
     assert score("take 3.5 times 2", steps=["take 3.5 times 2"]) == 1.0
 
 
+def test_thousands_may_have_commas():
+    assert score("take 1,000 times 2", steps=["take 1000 times 2"]) == 1.0
+    assert score("take 1000 times 2", steps=["take 1,000 times 2"]) == 1.0
+    assert score("take 1,2 times 2", steps=["take 12 times 2"]) == 0.0
+
+
 def test_any_script():
     assert score("先加三和四。再乘以二。", steps=["加三和四", "乘以二", "写下结果"]) == pytest.approx(2 / 3)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipelines.bundled import bundled
 from pipelines.errors import DataError
-from pipelines.rows.arithmetic import (
+from pipelines.rows.synthetic.arithmetic import (
     OPERATIONS,
     Problem,
     distinct_problems,

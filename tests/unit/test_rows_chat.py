@@ -10,9 +10,7 @@ from pipelines.errors import DataError
 from pipelines.models import tiny
 from pipelines.models.load import load_tokenizer
 from pipelines.rows.chat import DEFAULT_TAGS, ChatEncoder, messages_for
-from pipelines.rows.encode import EncoderSpec, encode_stream
 from pipelines.rows.records import Row
-from pipelines.rows.sources import SplitRow
 
 PREOPENING = tiny.CHAT_TEMPLATE.replace("<|assistant|>", "<|assistant|><think>\n")
 CLOSED = tiny.CHAT_TEMPLATE.replace("<|assistant|>", "<|assistant|><think>\n\n</think>\n\n")
@@ -140,33 +138,3 @@ def test_unknown_characters_are_known_as_such(directory):
     (row,) = encoder.encode([Row("\u00e9", "\u4e2d")])
     assert encoder.unknown_id in row.prompt
     assert encoder.unknown_id in row.completion
-
-
-@pytest.mark.slow
-def test_processes_give_the_same_tokens_in_the_same_order(directory, monkeypatch):
-    monkeypatch.setattr("pipelines.rows.encode.PARALLEL_ROWS", 50)
-    monkeypatch.setattr("pipelines.rows.encode.BATCH_ROWS", 7)
-    spec = EncoderSpec(str(directory), "Be brief.", ("<think>", "</think>"))
-    encoder = ChatEncoder(load_tokenizer(spec.model_path), spec.system_prompt, spec.tags)
-    rows = [SplitRow("train", "train", Row(f"{i}+1=?", f"{i + 1}")) for i in range(150)]
-    alone = list(encode_stream(rows, encoder, spec, processes=1))
-    together = list(encode_stream(rows, encoder, spec, processes=2))
-    assert [item for item, _ in alone] == rows
-    assert together == alone
-
-
-@pytest.mark.slow
-def test_an_error_while_reading_reaches_the_caller_from_parallel_work(directory, monkeypatch):
-    monkeypatch.setattr("pipelines.rows.encode.PARALLEL_ROWS", 5)
-    monkeypatch.setattr("pipelines.rows.encode.BATCH_ROWS", 2)
-    monkeypatch.setattr("pipelines.rows.encode.BATCHES_AHEAD", 1)
-    spec = EncoderSpec(str(directory), None, ("<think>", "</think>"))
-
-    def rows():
-        for i in range(20):
-            yield SplitRow("train", "train", Row(f"{i}=?", str(i)))
-        raise DataError("row 21 is bad")
-
-    stream = encode_stream(rows(), ChatEncoder(load_tokenizer(spec.model_path)), spec, processes=2)
-    with pytest.raises(DataError, match="row 21 is bad"):
-        list(stream)

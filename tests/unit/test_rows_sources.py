@@ -10,9 +10,10 @@ import pytest
 
 from pipelines.bundled import bundled
 from pipelines.config import DataConfig, SyntheticConfig
-from pipelines.errors import ConfigError, DataError
-from pipelines.rows.records import Row
-from pipelines.rows.sources import ReadReport, check_sources, read_rows, split_rows
+from pipelines.errors import DataError
+from pipelines.rows.loaders.registry import loader_for
+from pipelines.rows.records import BadRowError, Row, row_from
+from pipelines.rows.sources import ReadReport, check_sources, read_rows, split_of, usable
 
 GOOD = b'{"prompt": "2+2=?", "completion": "4"}\n'
 
@@ -25,6 +26,15 @@ def write(tmp_path, content: bytes, name: str = "rows.jsonl"):
 
 def read(path, **settings) -> list[Row]:
     return list(read_rows(path, DataConfig(**settings)))
+
+
+def split_rows(data: DataConfig):
+    """Every row of every source, with its split."""
+    loader = loader_for(data)
+    for origin, path in loader.sources().items():
+        for chunk in loader.cut(path):
+            for row in usable(loader.rows(chunk), data, ReadReport()):
+                yield split_of(row, origin, data), row
 
 
 def prompts(path, **settings) -> list:
@@ -179,7 +189,7 @@ def test_escaped_pairs_of_surrogates_are_characters(tmp_path):
 )
 def test_files_that_are_something_else(tmp_path, content, what):
     path = write(tmp_path, content)
-    with pytest.raises(DataError, match=f"^{path}: .*{what}") as caught:
+    with pytest.raises(DataError, match=rf"^{path}(:\d)?: .*{what}") as caught:
         read(path, on_bad_row="skip")
     assert caught.value.hint
 
@@ -196,7 +206,7 @@ def test_what_is_not_a_file(tmp_path):
         (tmp_path / "a\0b", "null"),
     ]:
         with pytest.raises(DataError, match=reason) as caught:
-            check_sources(DataConfig(train_path=str(path)))
+            check_sources(loader_for(DataConfig(train_path=str(path))))
         assert caught.value.hint
 
 
@@ -234,24 +244,26 @@ def test_limit_stops_before_later_defects(tmp_path):
 
 
 def test_built_in_rows_bring_their_validation_rows():
-    splits = Counter(item.split for item in split_rows(DataConfig()))
+    splits = Counter(split for split, _ in split_rows(DataConfig()))
     files = {split: (bundled("arithmetic") / f"{split}.jsonl").read_bytes() for split in ("train", "val")}
     assert splits == {split: content.count(b"\n") for split, content in files.items()}
 
 
-def split_of(data: DataConfig) -> dict:
-    return {item.row.prompt: item.split for item in split_rows(data)}
+def splits_by_prompt(data: DataConfig) -> dict:
+    return {row.prompt: split for split, row in split_rows(data)}
 
 
 def test_val_fraction_is_stable_when_rows_come_and_go(tmp_path):
     lines = [f'{{"prompt": "p{i}", "completion": "c"}}\n'.encode() for i in range(2000)]
-    first = split_of(
+    first = splits_by_prompt(
         DataConfig(train_path=str(write(tmp_path, b"".join(lines), "a"))),
     )
     assert set(first.values()) == {"train"}
-    whole = split_of(DataConfig(train_path=str(tmp_path / "a"), val_fraction=0.2))
-    fewer = split_of(DataConfig(train_path=str(write(tmp_path, b"".join(lines[1::2][::-1]), "b")), val_fraction=0.2))
-    larger = split_of(DataConfig(train_path=str(tmp_path / "a"), val_fraction=0.3))
+    whole = splits_by_prompt(DataConfig(train_path=str(tmp_path / "a"), val_fraction=0.2))
+    fewer = splits_by_prompt(
+        DataConfig(train_path=str(write(tmp_path, b"".join(lines[1::2][::-1]), "b")), val_fraction=0.2)
+    )
+    larger = splits_by_prompt(DataConfig(train_path=str(tmp_path / "a"), val_fraction=0.3))
     assert 330 < sum(split == "val" for split in whole.values()) < 470
     assert fewer == {prompt: whole[prompt] for prompt in fewer}
     assert all(larger[prompt] == "val" for prompt, split in whole.items() if split == "val")
@@ -260,20 +272,44 @@ def test_val_fraction_is_stable_when_rows_come_and_go(tmp_path):
 def test_synthetic_rows_are_a_function_of_the_seed():
     def rows(seed):
         synthetic = SyntheticConfig(train_rows=30, val_rows=10, seed=seed)
-        return [(item.split, item.row) for item in split_rows(DataConfig(loader_type="synthetic", synthetic=synthetic))]
+        return list(split_rows(DataConfig(loader_type="synthetic", synthetic=synthetic)))
 
     assert rows(1) == rows(1) != rows(2)
     assert [split for split, _ in rows(1)] == ["train"] * 30 + ["val"] * 10
 
 
+def row_of(**fields):
+    return row_from(fields, prompt_key="prompt", completion_key="completion")
+
+
+def test_numbers_of_other_tools_come_with_the_jq_that_mends_them():
+    with pytest.raises(BadRowError) as caught:
+        row_of(prompt="a", completion=4)
+    assert """`jq -c '."completion" |= tostring' FILE > rows.jsonl`""" in caught.value.hint
+
+
+def test_a_file_of_messages_is_told_the_setting_that_reads_it():
+    with pytest.raises(BadRowError) as caught:
+        row_of(messages=[USER, SAID])
+    assert caught.value.hint == "set data.prompt_key=messages"
+    row = row_from({"messages": [USER, SAID]}, prompt_key="messages", completion_key="completion")
+    assert (row.prompt, row.completion) == ([USER], "b")
+
+
+USER, SAID = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+
+
 @pytest.mark.parametrize(
-    ("settings", "key"),
+    ("fields", "prompt"),
     [
-        ({"loader_type": "npy", "train_path": "x"}, "data.loader_type"),
-        ({"loader_type": "synthetic", "synthetic": SyntheticConfig(task="countdown")}, "data.synthetic.task"),
-        ({"loader_type": "synthetic", "synthetic": SyntheticConfig(options={"x": 1})}, "data.synthetic.options"),
+        ({"prompt": "a", "completion": [SAID]}, "a"),
+        ({"prompt": [USER], "completion": [SAID]}, [USER]),
+        ({"prompt": [USER, SAID]}, [USER]),
+        ({"prompt": [USER, SAID], "completion": None}, [USER]),
+        ({"prompt": [USER, SAID, USER, SAID]}, [USER, SAID, USER]),
     ],
+    ids=["a message", "messages", "a conversation", "null beside it", "several turns"],
 )
-def test_what_does_not_work_yet_is_refused(settings, key):
-    with pytest.raises(ConfigError, match=key):
-        list(split_rows(DataConfig(**settings)))
+def test_what_the_assistant_says_last_is_the_completion(fields, prompt):
+    row = row_of(**fields)
+    assert (row.prompt, row.completion) == (prompt, "b")

@@ -64,6 +64,18 @@ def test_unchanged_file_is_not_read_again(tmp_path, weights):
     assert DigestCache(tmp_path).of_file(weights) == "f" * 64
 
 
+def test_a_cache_that_is_not_believed_reads_and_is_mended(tmp_path, weights):
+    """What a file's stamp cannot tell, such as a failing disk, `status --verify` finds out."""
+    cache = DigestCache(tmp_path)
+    cache.of_file(weights)
+    cache.save()
+    poison(tmp_path)
+    doubting = DigestCache(tmp_path, believe=False)
+    assert doubting.of_file(weights) == sha256(weights)
+    doubting.save()
+    assert DigestCache(tmp_path).of_file(weights) == sha256(weights)
+
+
 @pytest.mark.parametrize("change", ["content", "size", "time", "inode"])
 def test_changed_file_is_read_again(tmp_path, weights, change):
     cache = DigestCache(tmp_path)

@@ -22,7 +22,7 @@ def lines(old, new, inputs=({}, {}), version=(1, 1)):
         (
             {"rewards": [{"name": "exact_match", "weight": 1.0}]},
             {"rewards": [{"name": "exact_match", "weight": 0.5}, {"name": "length_penalty"}]},
-            ["rewards[0].weight: 1.0 -> 0.5", 'rewards[1]: (absent) -> {"name":"length_penalty"}'],
+            ["rewards.0.weight: 1.0 -> 0.5", 'rewards.1: (absent) -> {"name":"length_penalty"}'],
         ),
         ({"schedule": None}, {"schedule": {"name": "cosine"}}, ['schedule: null -> {"name":"cosine"}']),
         ({"a": 1, "b": 1}, {"a": 2, "b": 2}, ["a: 1 -> 2", "b: 1 -> 2"]),

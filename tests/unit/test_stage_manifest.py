@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 
@@ -86,6 +87,15 @@ def test_damages_name_file_and_reason(directory):
     (directory / "deep" / "er" / "b.txt").write_text("tixt")
     assert manifest.damages(directory, record) == ["a.npy: 3 bytes instead of 5", "train.log: gone"]
     assert "deep/er/b.txt: content changed (sha256 differs)" in manifest.damages(directory, record, verify=True)
+
+
+def test_a_folder_that_is_gone_is_one_line(directory):
+    (directory / "deep" / "c.txt").write_text("text")
+    record = complete(directory)
+    shutil.rmtree(directory / "deep" / "er")
+    assert manifest.damages(directory, record) == ["deep/er: gone"]
+    shutil.rmtree(directory / "deep")
+    assert manifest.damages(directory, record, verify=True) == ["deep: gone"]
 
 
 @pytest.mark.parametrize("damage", ["", "{}", "[]", "7", '{"format": 99}', '{"format": 1, "files": 3}'])

@@ -1,250 +1,77 @@
-"""Every setting, changed in turn: which stages get another key, and which must not. And what status makes of it."""
+"""What each stage reads, by content: files, prefixes, checkpoints, plugins; and errors that name what is not there."""
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
 
 import pytest
-from pydantic import BaseModel
+from stage_world import changed, make_config, make_model, make_rows, preprocess
 
 from pipelines import plan
-from pipelines.config import EvaluationConfig, ExperimentConfig, LrScheduleConfig, RewardConfig
+from pipelines.config import ExperimentConfig, RewardConfig
 from pipelines.errors import ConfigError, DataError, ModelError, StageError
-from pipelines.stages import store
-
-ASKED = {"eval", "sample", "inspect-rewards"}
-EVERY_STAGE = {"preprocess", "train", *ASKED}
-AFFECTS: dict[str, set[str]] = {
-    "trainer": {"train"},
-    "trainer.output_dir": set(),
-    "trainer.micro_batch_tokens": set(),
-    "trainer.grad_checkpoint": set(),
-    "trainer.eval_every": set(),
-    "trainer.abort_after_dead_updates": set(),
-    "trainer.seed": {"train", *ASKED},
-    "model": {"train"},
-    "model.model_path": set(),
-    "model.ref_model_path": set(),  # at grpo_beta 0, where no reference is loaded
-    "model.quantize_bits": {"train", *ASKED},
-    "generation": {"train", *ASKED},
-    "generation.think_start_tag": EVERY_STAGE,
-    "generation.think_end_tag": EVERY_STAGE,
-    "generation.rollout_batch_size": set(),
-    "data": {"preprocess"},
-    "data.train_path": set(),
-    "data.shuffle_data": {"train"},
-    "data.max_gen_len": {"train", *ASKED},
-    "rewards": {"train", "sample", "inspect-rewards"},
-    "evaluation": {"eval"},
-    "plugins": {"train", *ASKED},
-    "monitoring": set(),
-    "checkpointing": set(),
-    "paths": set(),
-}
-"""Which keys a setting changes; the longest prefix counts. A new section has to be entered here."""
-
-
-def make_model(directory: Path) -> Path:
-    directory.mkdir(parents=True)
-    for name in ("config.json", "tokenizer.json", "model.safetensors", "optimizer.safetensors", "README.md"):
-        (directory / name).write_text(name)
-    return directory
-
-
-def make_rows(path: Path) -> Path:
-    path.write_text('{"prompt": "1 + 1", "completion": "2"}\n')
-    return path
+from pipelines.rows.loaders.registry import LoaderRegistry
 
 
 @pytest.fixture
-def config(tmp_path, monkeypatch):
+def config(tmp_path, monkeypatch) -> ExperimentConfig:
     monkeypatch.chdir(tmp_path)
-    return ExperimentConfig.model_validate(
-        {
-            "model": {"model_path": str(make_model(tmp_path / "model"))},
-            "data": {"train_path": str(make_rows(tmp_path / "train.jsonl"))},
-        }
-    )
-
-
-def changed(config: ExperimentConfig, key: str, value: Any) -> Any:
-    """A copy with one dotted key set, unchecked: rules between settings are not the point here."""
-    name, _, rest = key.partition(".")
-    return config.model_copy(update={name: changed(getattr(config, name), rest, value) if rest else value})
-
-
-def preprocess(config: ExperimentConfig, content: str = "tokens") -> None:
-    identity = plan.preprocess_identity(config)
-    directory = plan.stage_directory(config, "preprocess", identity)
-    store.run_stage(identity, directory, lambda place: (place / "train_prompts.npy").write_text(content) and None)
-
-
-def keys(config: ExperimentConfig, content: str = "tokens") -> dict[str, str]:
-    """The key of every stage, after preprocess wrote the same tokens as ever."""
-    preprocess(config, content)
-    identities = (
-        plan.preprocess_identity(config),
-        plan.train_identity(config),
-        plan.eval_identity(config),
-        plan.sample_identity(config),
-        plan.inspect_identity(config),
-    )
-    return {identity.stage: identity.key for identity in identities}
-
-
-def moved(config: ExperimentConfig, other: ExperimentConfig) -> set[str]:
-    before, after = keys(config), keys(other)
-    return {stage for stage in plan.STAGES if before[stage] != after[stage]}
-
-
-def leaves(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every dotted key of the schema with its annotation."""
-    for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from leaves(kind, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", kind
-
-
-def another(kind: Any, value: Any) -> Any:
-    """Some other value of this type."""
-    if get_origin(kind) in (Union, UnionType):
-        options = [option for option in get_args(kind) if option is not type(None)]
-        return next(new for option in options if (new := another(option, value)) != value)
-    if get_origin(kind) is Literal:
-        return next((word for word in get_args(kind) if word != value), value)
-    if kind is LrScheduleConfig:
-        return LrScheduleConfig(name="constant", arguments=(1e-4,))
-    examples = {bool: value is not True, int: 7, float: 0.125, str: f"{value}x", dict: {"some": "thing"}}
-    plain = get_origin(kind) or kind
-    return (
-        ("more",) if plain is tuple else examples.get(plain, value) if plain in examples else another_inner(kind, value)
-    )
-
-
-def another_inner(kind: Any, value: Any) -> Any:
-    """`Annotated[int, ...]` is an int for our purposes."""
-    return another(get_args(kind)[0], value)
-
-
-SPECIAL = {"trainer.output_dir", "model.model_path", "model.ref_model_path", "data.train_path", "data.val_path"} | {
-    "rewards",
-    "evaluation",
-    "plugins",
-}
-PLAIN = [(key, kind) for key, kind in leaves(ExperimentConfig) if key not in SPECIAL]
-
-
-def expected(key: str) -> set[str]:
-    prefix = max((name for name in AFFECTS if f"{key}.".startswith(f"{name}.")), key=len)
-    return AFFECTS[prefix]
-
-
-@pytest.mark.parametrize(("key", "kind"), PLAIN, ids=[key for key, _ in PLAIN])
-def test_each_setting_moves_exactly_its_stages(config, key, kind):
-    value = config
-    for part in key.split("."):
-        value = getattr(value, part)
-    new = another(kind, value)
-    assert new != value
-    assert moved(config, changed(config, key, new)) == expected(key)
-
-
-def test_rewards_and_their_settings(config):
-    longer = (*config.rewards, RewardConfig(name="length_penalty"))
-    heavier = (config.rewards[0].model_copy(update={"weight": 0.5}),)
-    tuned = (config.rewards[0].model_copy(update={"config": {"strict": True}}),)
-    for rewards in (longer, heavier, tuned):
-        assert moved(config, changed(config, "rewards", rewards)) == expected("rewards")
-
-
-def test_only_the_settings_of_the_scored_benchmark_count(config):
-    tuned = changed(config, "evaluation", (EvaluationConfig(name="exact_match", config={"limit": 7}),))
-    besides = changed(config, "evaluation", (*config.evaluation, EvaluationConfig(name="gsm8k")))
-    assert moved(config, tuned) == expected("evaluation")
-    assert moved(config, besides) == set()
-
-
-def test_places_are_in_no_key(config, tmp_path):
-    there = make_model(tmp_path / "elsewhere")
-    rows = make_rows(tmp_path / "copy.jsonl")
-    assert moved(config, changed(config, "model.model_path", str(there))) == set()
-    assert moved(config, changed(config, "data.train_path", str(rows))) == set()
-    assert moved(config, changed(config, "trainer.output_dir", "somewhere/else")) == set()
-    assert moved(config, changed(config, "model.ref_model_path", str(there))) == set()
-
-
-@pytest.mark.parametrize(
-    ("name", "stages"),
-    [
-        ("model.safetensors", {"train", *ASKED}),
-        ("config.json", EVERY_STAGE),
-        ("tokenizer.json", EVERY_STAGE),
-        ("optimizer.safetensors", set()),
-        ("README.md", set()),
-    ],
-)
-def test_content_of_the_model(config, name, stages):
-    before = keys(config)
-    path = Path(config.model.model_path) / name
-    path.write_text(path.read_text().upper() + "!")
-    after = keys(config)
-    assert {stage for stage in plan.STAGES if before[stage] != after[stage]} == stages
-
-
-def test_content_of_the_rows_and_the_early_cut_off(config):
-    before = keys(config)
-    rows = Path(config.data.train_path)
-    rows.write_text(rows.read_text() + "\n")
-    same_tokens = keys(config)
-    assert {stage for stage in plan.STAGES if before[stage] != same_tokens[stage]} == {"preprocess"}
-    rows.write_text(rows.read_text() + '{"prompt": "2 + 2", "completion": "4"}\n')
-    other_tokens = keys(config, content="more tokens")
-    assert {stage for stage in plan.STAGES if same_tokens[stage] != other_tokens[stage]} == EVERY_STAGE
+    return make_config(tmp_path)
 
 
 def test_validation_rows_are_an_input(config, tmp_path):
     first, second = make_rows(tmp_path / "val.jsonl"), tmp_path / "val2.jsonl"
     second.write_text('{"prompt": "3 + 3", "completion": "6"}\n')
     with_first = changed(config, "data.val_path", str(first))
-    assert moved(config, with_first) == {"preprocess"}
-    assert moved(with_first, changed(config, "data.val_path", str(second))) == {"preprocess"}
+    keys = [plan.preprocess_identity(each).key for each in (with_first, changed(config, "data.val_path", str(second)))]
+    assert len({plan.preprocess_identity(config).key, *keys}) == 3
 
 
-def test_reference_counts_when_it_is_used(config, tmp_path):
-    reference = make_model(tmp_path / "reference")
-    with_kl = changed(config, "trainer.grpo_beta", 0.1)
-    referred = changed(with_kl, "model.ref_model_path", str(reference))
-    assert moved(with_kl, referred) == {"train"}
-    before = plan.train_identity(referred)
-    (reference / "model.safetensors").write_text("other weights")
-    assert before.inputs["ref_model"] != plan.train_identity(referred).inputs["ref_model"]
+LOADER = """
+from pathlib import Path
+from pipelines.rows.loaders.base import BaseLoader
+from pipelines.rows.loaders.registry import LoaderRegistry
+
+@LoaderRegistry.register("served")
+class Served(BaseLoader):
+    def files(self, path):
+        return {"rows": Path("served.bin")} if path == "mine://rows" else {}
+"""
 
 
-def test_plugins_count_by_content(config, tmp_path):
-    plugin, copy = tmp_path / "mine.py", tmp_path / "copy.py"
-    plugin.write_text("x = 1\n")
-    copy.write_text("x = 1\n")
-    with_plugin = changed(config, "plugins", (str(plugin),))
-    assert moved(config, with_plugin) == expected("plugins")
-    assert moved(with_plugin, changed(config, "plugins", (str(copy),))) == set()
-    before = plan.train_identity(with_plugin).key
-    plugin.write_text("x = 2\n")
-    assert plan.train_identity(with_plugin).key != before
-
-
-def test_a_plugins_loader_is_an_input_of_preprocess(config, tmp_path):
-    plugin = tmp_path / "loader.py"
-    plugin.write_text("x = 1\n")
-    custom = changed(changed(config, "plugins", (str(plugin),)), "data.loader_type", "mine")
+def test_a_plugins_loader_is_an_input_of_preprocess_and_says_what_it_reads(config, tmp_path, monkeypatch):
+    """Nobody has to import it before: status and the stage itself must agree."""
+    monkeypatch.setattr(LoaderRegistry, "_classes", dict(LoaderRegistry._classes))
+    plugin, served = tmp_path / "loader.py", tmp_path / "served.bin"
+    plugin.write_text(LOADER)
+    served.write_text("rows")
+    custom = changed(changed(config, "plugins", (str(plugin),)), "data.loader_type", "served")
     custom = changed(custom, "data.train_path", "mine://rows")
     before = plan.preprocess_identity(custom)
     assert set(before.inputs) == {"train_data", "tokenizer", "plugins"}
-    assert plan.preprocess_identity(changed(custom, "data.train_path", "mine://others")).key != before.key
+    served.write_text("other rows")
+    assert plan.preprocess_identity(custom) != before
+    words = [plan.preprocess_identity(changed(custom, "data.train_path", f"mine://{n}")) for n in range(2)]
+    assert words[0] != words[1]
+    before = plan.preprocess_identity(custom)
+    plugin.write_text(LOADER + "# changed")
+    assert plan.preprocess_identity(custom) != before
+
+
+def test_a_reward_of_ones_own_is_no_input_of_preprocess(config, tmp_path, monkeypatch):
+    """Though rewards/NAME.py is found without being listed."""
+    monkeypatch.setattr(LoaderRegistry, "_classes", dict(LoaderRegistry._classes))
+    plugin = tmp_path / "loader.py"
+    plugin.write_text(LOADER)
+    custom = changed(changed(config, "plugins", (str(plugin),)), "data.loader_type", "served")
+    custom = changed(changed(custom, "data.train_path", "mine://0"), "rewards", (RewardConfig(name="mine"),))
+    before = plan.preprocess_identity(custom)
+    (tmp_path / "rewards").mkdir()
+    (tmp_path / "rewards" / "mine.py").write_text("")
+    assert plan.preprocess_identity(custom) == before
+    preprocess(custom)
+    inputs = plan.train_identity(custom).inputs
+    (tmp_path / "rewards" / "mine.py").write_text("# changed")
+    assert plan.train_identity(custom).inputs != inputs
 
 
 def test_generated_rows_have_no_files(config):
@@ -269,25 +96,25 @@ def test_checkpoints_count_by_content_and_adapters_with_their_base(config, tmp_p
     adapter.mkdir()
     for name in ("adapters.safetensors", "adapter_config.json", "state.json", "tokenizer.json"):
         (adapter / name).write_text(name)
-    assert {"checkpoint", "model"} & set(plan.eval_identity(config).inputs) == {"model"}
-    assert {"checkpoint", "model"} & set(plan.eval_identity(config, whole).inputs) == {"checkpoint"}
-    assert {"checkpoint", "model"} & set(plan.eval_identity(config, adapter).inputs) == {"checkpoint", "model"}
-    before = plan.eval_identity(config, adapter)
+    assert {"checkpoint", "model"} & set(plan.asked_identity("eval", config).inputs) == {"model"}
+    assert {"checkpoint", "model"} & set(plan.asked_identity("eval", config, whole).inputs) == {"checkpoint"}
+    assert {"checkpoint", "model"} & set(plan.asked_identity("eval", config, adapter).inputs) == {"checkpoint", "model"}
+    before = plan.asked_identity("eval", config, adapter)
     (adapter / "state.json").write_text("later")
-    assert plan.eval_identity(config, adapter) == before
+    assert plan.asked_identity("eval", config, adapter) == before
     (adapter / "adapters.safetensors").write_text("later")
-    assert plan.eval_identity(config, adapter) != before
+    assert plan.asked_identity("eval", config, adapter) != before
 
 
 def test_a_request_is_part_of_the_key(config, tmp_path):
     prompts = make_rows(tmp_path / "prompts.jsonl")
     preprocess(config)
     identities = [
-        plan.sample_identity(config),
-        plan.sample_identity(config, request={"samples": 2}),
-        plan.sample_identity(config, files={"prompts": prompts}, rows=False),
-        plan.eval_identity(config, benchmark="gsm8k"),
-        plan.eval_identity(config, benchmark="mbpp"),
+        plan.asked_identity("sample", config),
+        plan.asked_identity("sample", config, request={"samples": 2}),
+        plan.asked_identity("sample", config, files={"prompts": prompts}, rows=False),
+        plan.asked_identity("eval", config, benchmark="gsm8k"),
+        plan.asked_identity("eval", config, benchmark="mbpp"),
     ]
     assert len({identity.key for identity in identities}) == len(identities)
     assert "preprocess" not in identities[2].inputs
@@ -330,6 +157,6 @@ def test_chosen_refuses_keys_that_do_not_exist():
 
 def test_planning_imports_nothing_heavy():
     heavy = ("mlx", "numpy", "datasets", "sklearn", "transformers", "mlx_lm", "huggingface_hub")
-    script = f"import sys, pipelines.plan\nprint([name for name in {heavy!r} if name in sys.modules])"
+    script = f"import sys, pipelines.plan, pipelines.status\nprint([name for name in {heavy!r} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -1,11 +1,12 @@
 """Cached, stale, partial, missing, damaged: what is found, what is done about it, and the words for it."""
 
+import dataclasses
 import logging
 import os
 
 import pytest
 
-from pipelines.errors import StageError
+from pipelines.errors import ConfigError, StageError
 from pipelines.stages.identity import Identity, read_identity
 from pipelines.stages.store import Unfinished, directory_for, entries, outputs_digest, run_stage, state
 
@@ -270,6 +271,14 @@ def test_another_identitys_run_is_never_overwritten(run_directory, work, finishe
     assert {path: path.read_bytes() for path in run_directory.rglob("*")} == before
 
 
+def test_a_run_of_another_version_is_not_told_to_put_settings_back(run_directory):
+    run_stage(dataclasses.replace(train(), version=0), run_directory, Work(), resumable=True)
+    with pytest.raises(StageError, match="belongs to a run of another version of grpo") as refusal:
+        run_stage(train(), run_directory, Work(), resumable=True)
+    assert "model.model_path=CHECKPOINT" in refusal.value.hint
+    assert "settings back" not in refusal.value.hint
+
+
 def test_fresh_keeps_every_earlier_run(run_directory, caplog):
     for content, beta in (("first", 0.04), ("second", 0.0), ("third", 0.0)):
         run_stage(train(beta=beta), run_directory, Work(content), resumable=True, fresh=True)
@@ -306,9 +315,13 @@ def test_an_empty_directory_may_hold_what_is_nobodys(run_directory, work, name):
 
 def test_a_run_whose_owner_is_unreadable_is_not_touched(run_directory, work):
     run_stage(train(), run_directory, work, resumable=True)
-    (run_directory / "identity.json").write_text("{")
-    with pytest.raises(StageError, match=r"identity\.json is not JSON"):
+    for name in ("identity.json", "manifest.json"):
+        (run_directory / name).write_text("{")
+    with pytest.raises(StageError, match="nobody can tell of which settings") as refusal:
         run_stage(train(), run_directory, work, resumable=True)
+    assert "identity.json is not JSON" in refusal.value.message
+    assert "--fresh" in refusal.value.hint
+    assert "settings back" not in refusal.value.hint
     assert run_stage(train(), run_directory, work, resumable=True, fresh=True).status == "ran"
 
 
@@ -318,6 +331,17 @@ def test_a_lost_identity_is_read_from_the_manifest(run_directory, work):
     assert run_stage(train(), run_directory, work, resumable=True).status == "cached"
     with pytest.raises(StageError, match="grpo_beta"):
         run_stage(train(beta=0.5), run_directory, work, resumable=True)
+
+
+@pytest.mark.parametrize("broken", ["identity.json", "manifest.json"])
+def test_of_its_two_files_one_is_enough_to_go_on_with_a_run(run_directory, work, broken):
+    run_stage(train(), run_directory, work, resumable=True)
+    (run_directory / broken).write_text("{")
+    with pytest.raises(StageError, match=r"holds a run|grpo_beta"):
+        run_stage(train(beta=0.5), run_directory, Work(), resumable=True)
+    assert run_stage(train(), run_directory, work, resumable=True).status == "ran"
+    assert "train_prompts.npy" in work.found
+    assert state(train(), run_directory, verify=True).status == "cached"
 
 
 def test_a_link_to_a_run_is_followed_not_replaced(tmp_path, run_directory, work):
@@ -344,3 +368,27 @@ def test_logs_that_grow_later_are_no_damage(run_directory):
     run_stage(train(), run_directory, work, unrecorded=["train.log"])
     (run_directory / "train.log").write_text("step 1\nfarewell\n")
     assert state(train(), run_directory, verify=True).status == "cached"
+
+
+def refuse(_directory):
+    raise ConfigError("the model has 3 layers", hint="lower the range")
+
+
+def test_work_that_is_refused_before_it_wrote_anything_claims_no_directory(run_directory):
+    with pytest.raises(ConfigError):
+        run_stage(train(), run_directory, refuse, resumable=True)
+    assert not run_directory.exists()
+    corrected = run_stage(train(beta=0.1), run_directory, Work())
+    assert corrected.status == "ran"
+
+
+def test_work_that_is_refused_later_keeps_what_it_wrote(run_directory):
+    def late(directory):
+        (directory / "train.log").write_text("one line")
+        refuse(directory)
+
+    with pytest.raises(ConfigError):
+        run_stage(train(), run_directory, late, resumable=True)
+    assert sorted(path.name for path in run_directory.iterdir()) == ["identity.json", "train.log"]
+    with pytest.raises(StageError, match="grpo_beta"):
+        run_stage(train(beta=0.1), run_directory, Work())

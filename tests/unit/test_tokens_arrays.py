@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from pipelines.errors import DataError
+from pipelines.rows.blocks import token_dtype
 from pipelines.rows.records import Row
-from pipelines.tokens.arrays import RaggedArray, RaggedWriter, token_dtype, write_ragged
+from pipelines.tokens.arrays import RaggedArray, RaggedWriter, write_ragged
 from pipelines.tokens.dataset import FILES, SplitWriter, TokenDataset
 from pipelines.tokens.export import export_split
 from pipelines.tokens.lengths import longer_than, summarise

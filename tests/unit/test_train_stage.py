@@ -9,9 +9,10 @@ import mlx.core as mx
 import mlx_lm
 import numpy as np
 import pytest
+import train_world
+from train_world import checkpoint, make_folder, quiet, records
 
-from pipelines import preprocess, train
-from pipelines.config import ExperimentConfig
+from pipelines import backend, preprocess, train
 from pipelines.errors import CheckpointError, ConfigError, StageError, TrainingError
 from pipelines.models.leaves import leaves
 from pipelines.models.save import load_weights
@@ -19,9 +20,7 @@ from pipelines.models.tiny import write_blank
 from pipelines.monitoring.sinks import RunLog
 from pipelines.training import run as run_module
 from pipelines.training.loop import Loop
-from pipelines.training.options import Options
 
-ROWS = Path(__file__).resolve().parents[2] / "data" / "arithmetic" / "train.jsonl"
 STEPS = 5
 PLUGIN = """
 from pipelines.rewards import BaseReward, RewardRegistry
@@ -43,61 +42,29 @@ class LettersButOnce(Letters):
 """
 
 
+DEFAULTS = {
+    "trainer": {"num_training_steps": STEPS, "ppo_batch_size": 4, "num_rollout_samples": 4},
+    "rewards": [{"name": "letters"}],
+    "checkpointing": {"save_every": 2, "keep_last_n": 9},
+}
+settings = partial(train_world.settings, defaults=DEFAULTS)
+"""Five small updates."""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Forty rows; the arrays are made once for all tests."""
-    place = tmp_path_factory.mktemp("train")
-    (place / "rows.jsonl").write_text("".join(ROWS.read_text().splitlines(keepends=True)[:40]))
-    (place / "plugin.py").write_text(PLUGIN)
+    place = make_folder(tmp_path_factory.mktemp("train"), 40, PLUGIN)
     preprocess.run(settings(place, "none"))
     return place
-
-
-def settings(folder, name, **changes):
-    """A configuration of five small updates in `<folder>/<name>`; keyword arguments are merged into its sections."""
-    tree = {
-        "trainer": {
-            "output_dir": str(folder / name),
-            "num_training_steps": STEPS,
-            "ppo_batch_size": 4,
-            "num_rollout_samples": 4,
-            "learning_rate": 1e-3,
-        },
-        "data": {"train_path": str(folder / "rows.jsonl"), "max_gen_len": 24},
-        "rewards": [{"name": "letters"}],
-        "plugins": [str(folder / "plugin.py")],
-        "checkpointing": {"save_every": 2, "keep_last_n": 9},
-        "monitoring": {"log_samples_every": 1},
-        "paths": {"stages": str(folder / "stages")},
-    }
-    for section, values in changes.items():
-        tree[section] = {**tree.get(section, {}), **values} if isinstance(values, dict) else values
-    return ExperimentConfig.model_validate(tree)
-
-
-quiet = partial(Options, quiet=True)
-
-
-def checkpoint(config, step=STEPS):
-    return Path(config.trainer.output_dir) / "checkpoints" / f"step_{step:06d}"
-
-
-def metrics(config):
-    """metrics.jsonl without what a clock or the memory says."""
-    text = (Path(config.trainer.output_dir) / "metrics.jsonl").read_text()
-    records = [json.loads(line) for line in text.splitlines()]
-    return [
-        {k: v for k, v in record.items() if not k.startswith(("time", "memory")) and "per_second" not in k}
-        for record in records
-    ]
 
 
 def assert_same_run(found, expected):
     """The same weights, optimizer, state and metrics, to the bit."""
     for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
         assert (checkpoint(found) / name).read_bytes() == (checkpoint(expected) / name).read_bytes(), name
-    assert metrics(found) == metrics(expected)
-    assert [record["step"] for record in metrics(found)] == list(range(1, STEPS + 1))
+    assert records(found) == records(expected)
+    assert [record["step"] for record in records(found)] == list(range(1, STEPS + 1))
 
 
 @pytest.fixture(scope="module")
@@ -139,13 +106,19 @@ def test_logs_and_locks_may_change_afterwards(whole):
 
 
 def test_metrics_of_a_run(folder, whole):
-    for record in metrics(whole):
+    for record in records(whole):
         assert record["mismatch_kl"] < 1e-5  # the sampler's log-probabilities are the trainer's
         assert record["rewards/failures"] == 0
         assert "kl" not in record
-    assert sum(record["grad_norm"] > 0 for record in metrics(whole)) == STEPS
+    assert sum(record["grad_norm"] > 0 for record in records(whole)) == STEPS
     samples = (folder / "whole" / "samples.jsonl").read_text().splitlines()
     assert sorted({json.loads(line)["step"] for line in samples}) == list(range(1, STEPS + 1))
+
+
+def test_the_trainer_counts_with_the_temperature_that_was_sampled_with(folder):
+    config = settings(folder, "warm", trainer={"num_training_steps": 1}, generation={"temperature": 0.7})
+    train.run(config, options=quiet())
+    assert records(config)[0]["mismatch_kl"] < 1e-5
 
 
 def test_a_run_that_stopped_goes_on_to_the_bit(folder, whole, monkeypatch, capsys):
@@ -154,6 +127,18 @@ def test_a_run_that_stopped_goes_on_to_the_bit(folder, whole, monkeypatch, capsy
     result = train.run(config)
     assert result.status == "ran"
     assert "resumed from step 3" in capsys.readouterr().err
+    assert_same_run(config, whole)
+
+
+def test_a_run_goes_on_with_the_blas_threads_it_began_with(folder, whole, monkeypatch):
+    config = begun(monkeypatch, settings(folder, "threads"))
+    threads = json.loads((checkpoint(config, 3) / "state.json").read_text())["state"]["threads"]
+    assert threads == backend.threads()
+    if threads is not None:  # this time the other number is the faster one
+        monkeypatch.setattr(backend, "THREADS_ASKED", "")
+        monkeypatch.setattr(backend, "thread_seconds", lambda: {1: 1.0, 2: 0.5} if threads == 1 else {1: 1.0})
+    train.run(config, options=quiet())
+    assert backend.threads() == threads
     assert_same_run(config, whole)
 
 
@@ -177,7 +162,7 @@ def test_a_run_that_ended_at_once_before_its_first_checkpoint_starts_again(folde
         patch.setattr(RunLog, "metrics", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train.run(config, options=quiet())
-    assert [record["step"] for record in metrics(config)] == [1]
+    assert [record["step"] for record in records(config)] == [1]
     train.run(config, options=quiet())
     assert_same_run(config, whole)
 
@@ -200,7 +185,7 @@ def test_going_back_to_a_step_drops_what_came_after(folder, whole, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "_must_stop", lambda self, _started: self.progress.step >= 3)
         train.run(config, options=quiet(resume="2"))
-    assert [record["step"] for record in metrics(config)] == [1, 2, 3]
+    assert [record["step"] for record in records(config)] == [1, 2, 3]
     assert not checkpoint(config, 4).exists()
     train.run(config, options=quiet(resume=str(checkpoint(config, 2))))
     assert_same_run(config, whole)
@@ -211,7 +196,7 @@ def test_a_step_that_is_not_there_costs_nothing(folder, monkeypatch):
     with pytest.raises(CheckpointError, match="step_000001 is no usable checkpoint") as told:
         train.run(config, options=quiet(resume="1"))
     assert "2, 3" in told.value.hint
-    assert [record["step"] for record in metrics(config)] == [1, 2, 3]
+    assert [record["step"] for record in records(config)] == [1, 2, 3]
     assert checkpoint(config, 3).is_dir()
 
 
@@ -225,7 +210,7 @@ def test_a_checkpoint_of_another_run_costs_nothing(folder, monkeypatch):
     with pytest.raises(CheckpointError, match="of a run with seed 5"):
         train.run(config, options=quiet(resume=str(stray)))
     assert checkpoint(config, 3).is_dir()
-    assert [record["step"] for record in metrics(config)] == [1, 2, 3]
+    assert [record["step"] for record in records(config)] == [1, 2, 3]
 
 
 def test_a_damaged_checkpoint_is_passed_over_loudly(folder, whole, monkeypatch, caplog):
@@ -257,7 +242,7 @@ def test_without_optimizer_state_a_resume_warns_and_keeps_the_schedule(folder, m
     train.run(config, options=quiet())
     assert "warning: the checkpoint has no optimizer state" in capsys.readouterr().err
     assert "no optimizer state" in (Path(config.trainer.output_dir) / "train.log").read_text()
-    rates = [record.get("learning_rate", 0.0) for record in metrics(config)]
+    rates = [record.get("learning_rate", 0.0) for record in records(config)]
     assert rates == pytest.approx([1e-3, 0, 8e-4, 6e-4, 4e-4], rel=1e-4)
 
 
@@ -288,14 +273,14 @@ def test_fresh_keeps_the_old_run_beside(folder, whole):
     changed = settings(folder, "again", trainer={"num_training_steps": 1})
     result = train.run(changed, options=quiet(), fresh=True)
     assert (result.status, result.summary["step"]) == ("ran", 1)
-    assert [record["step"] for record in metrics(changed)] == [1]
+    assert [record["step"] for record in records(changed)] == [1]
     assert (folder / "again.old-1" / "checkpoints" / "step_000005").is_dir()
 
 
 def spied(monkeypatch):
     """The model of each run to come, and a copy of the weights it starts from."""
     kept = []
-    build = run_module._build
+    build = run_module.build
 
     def spy(*arguments):
         parts = build(*arguments)
@@ -303,7 +288,7 @@ def spied(monkeypatch):
         kept.append((parts.loaded, start))
         return parts
 
-    monkeypatch.setattr(run_module, "_build", spy)
+    monkeypatch.setattr(run_module, "build", spy)
     return kept
 
 
@@ -350,11 +335,11 @@ def test_dropout_stays_out_of_the_rollouts_and_resumes_to_the_bit(folder, monkey
     train.run(stopped, options=quiet())
     for name in ("adapters.safetensors", "optimizer.safetensors", "state.json"):
         assert (checkpoint(stopped) / name).read_bytes() == (checkpoint(plain) / name).read_bytes(), name
-    assert metrics(stopped) == metrics(plain)
-    kl = [record["kl"] for record in metrics(plain)]
+    assert records(stopped) == records(plain)
+    kl = [record["kl"] for record in records(plain)]
     assert kl[0] == 0
     assert min(kl[1:]) > 0
-    gaps = [record["mismatch_kl"] for record in metrics(plain)]
+    gaps = [record["mismatch_kl"] for record in records(plain)]
     assert gaps[0] < 1e-5 < max(gaps)  # B is zero at first; later the gradient sees dropout and the sampler does not
 
 
@@ -364,10 +349,10 @@ def test_sft_learns_the_references(folder):
     config = settings(folder, "sft", trainer=changes, model={"model_path": str(folder / "blank")})
     preprocess.run(config)
     train.run(config, options=quiet())
-    losses = [record["loss"] for record in metrics(config)]
+    losses = [record["loss"] for record in records(config)]
     assert losses[0] > 4
     assert max(losses[-3:]) < 0.75 * losses[0]
-    assert "reward" not in metrics(config)[0]
+    assert "reward" not in records(config)[0]
 
 
 def test_updates_that_teach_nothing_take_no_step_and_end_the_run(folder):
@@ -379,11 +364,22 @@ def test_updates_that_teach_nothing_take_no_step_and_end_the_run(folder):
     )
     with pytest.raises(TrainingError, match="last 3 updates taught nothing"):
         train.run(config, options=quiet())
-    assert [record["groups/all_equal"] for record in metrics(config)] == [4, 4, 4]
-    assert all("grad_norm" not in record for record in metrics(config))
-    places = (ROWS.parents[1] / "tiny-model", checkpoint(config, 2))
+    assert [record["groups/all_equal"] for record in records(config)] == [4, 4, 4]
+    assert all("grad_norm" not in record for record in records(config))
+    places = (train_world.ROWS.parents[1] / "tiny-model", checkpoint(config, 2))
     start, end = (load_weights(place / "model.safetensors") for place in places)
     assert all(mx.array_equal(start[name], leaf) for name, leaf in end.items())
+
+
+def test_an_update_of_tokens_that_have_no_weight_takes_no_step(folder):
+    """Every completion is cut off while it thinks, and thinking teaches nothing."""
+    dual = {"num_training_steps": 1, "use_dual_gradients": True, "thinking_gradient_weight": 0}
+    config = settings(folder, "unweighted", trainer=dual, data={"max_gen_len": 4})
+    assert train.run(config, options=quiet()).status == "ran"
+    (record,) = records(config)
+    assert record["groups/all_equal"] < 4
+    assert record["completions/mean_answer_length"] == 0
+    assert "grad_norm" not in record
 
 
 def test_what_cannot_work_is_told_before_any_work(folder):

@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from pipelines import backend
 from pipelines.algorithms.grpo import Grpo
 from pipelines.config import ModelConfig, TrainerConfig
 from pipelines.errors import GrpoError
@@ -12,10 +13,9 @@ from pipelines.models.load import load
 from pipelines.models.logprobs import completion_logprobs, split_head
 from pipelines.models.lora import apply_lora
 from pipelines.training import reference as module
-from pipelines.training.optimizer import Optimizer
+from pipelines.training.assembly import make_updater
 from pipelines.training.reference import make_reference
 from pipelines.training.sequences import Sequences
-from pipelines.training.update import Updater
 
 TINY = "builtin:tiny"
 
@@ -36,11 +36,11 @@ def updater(*, use_lora, beta=0.1, micro_batch_tokens=1000):
     model = load(TINY).model
     if use_lora:
         apply_lora(model, config, seed=0)
-    return Updater(
+    return make_updater(
         model,
         Grpo(trainer),
-        Optimizer(model, trainer, full_finetuning=not use_lora),
         make_reference(model, trainer, config, uses_kl=True),
+        full_finetuning=not use_lora,
         temperature=1.0,
         micro_batch_tokens=micro_batch_tokens,
         budget_tokens=40,
@@ -51,32 +51,41 @@ def updater(*, use_lora, beta=0.1, micro_batch_tokens=1000):
 @pytest.mark.parametrize("use_lora", [True, False])
 def test_kl_is_exactly_zero_at_first_and_positive_later(use_lora, micro_batch_tokens):
     made = updater(use_lora=use_lora, micro_batch_tokens=micro_batch_tokens)
-    assert made.step(rows())["kl"] == 0.0
-    assert made.step(rows(1))["kl"] > 1e-6
-    assert made.step(rows(2))["kl"] > 1e-6
+    assert made.update(rows())["kl"] == 0.0
+    assert made.update(rows(1))["kl"] > 1e-6
+    assert made.update(rows(2))["kl"] > 1e-6
+
+
+def test_a_reference_below_adapters_tries_no_gradients(monkeypatch):
+    """It would compile every layer for nothing."""
+    monkeypatch.setattr(backend, "on_gpu", lambda: True)
+    made = updater(use_lora=True)
+    assert made.policy.stack.chains
+    assert not made.recorder.reference.stack.chains
 
 
 @pytest.mark.parametrize("use_lora", [True, False])
 def test_the_reference_is_the_starting_model_for_ever(use_lora):
     made = updater(use_lora=use_lora)
     for seed in range(2):
-        made.step(rows(seed))
+        made.update(rows(seed))
     batch = rows(5).batch(np.arange(6))
     start = split_head(load(TINY).model)
-    expected = completion_logprobs(start, batch.tokens, batch.starts, batch.completions).logprobs
-    found = made.reference.logprobs(batch, 1.0)
-    now = completion_logprobs(made.split, batch.tokens, batch.starts, batch.completions).logprobs
+    scored = (batch.tokens, batch.starts, batch.completions)
+    expected = completion_logprobs(start, *scored, where=batch.mask).logprobs
+    found = made.recorder.reference.logprobs(batch, 1.0)
+    now = completion_logprobs(made.policy.split, *scored, where=batch.mask).logprobs
     assert mx.allclose(found, expected, atol=1e-6)
     assert not mx.allclose(now, expected, atol=1e-3)
-    warm = completion_logprobs(start, batch.tokens, batch.starts, batch.completions, 0.7).logprobs
-    assert mx.allclose(made.reference.logprobs(batch, 0.7), warm, atol=1e-6)
+    warm = completion_logprobs(start, *scored, 0.7, where=batch.mask).logprobs
+    assert mx.allclose(made.recorder.reference.logprobs(batch, 0.7), warm, atol=1e-6)
 
 
 def test_the_frozen_copy_shares_nothing_with_the_policy_and_is_not_trained():
     made = updater(use_lora=False)
-    assert made.reference.model is not made.model
-    assert leaves(made.reference.model.trainable_parameters()) == {}
-    assert leaves(made.model.trainable_parameters()).keys() == leaves(made.model.parameters()).keys()
+    assert made.recorder.reference.model is not made.policy.model
+    assert leaves(made.recorder.reference.model.trainable_parameters()) == {}
+    assert leaves(made.policy.model.trainable_parameters()).keys() == leaves(made.policy.model.parameters()).keys()
 
 
 @pytest.mark.parametrize(

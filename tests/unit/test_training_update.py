@@ -3,21 +3,24 @@
 import importlib.util
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from mlx import nn
 
+from pipelines import backend
 from pipelines.algorithms.advantages import kept_rows
 from pipelines.algorithms.grpo import Grpo
 from pipelines.algorithms.sft import Sft
 from pipelines.config import LossConfig, LrScheduleConfig, TrainerConfig
 from pipelines.errors import TrainingError
-from pipelines.training.optimizer import Optimizer
+from pipelines.training.assembly import make_updater
+from pipelines.training.micro_batches import automatic_tokens, micro_batches
 from pipelines.training.reference import Reference
-from pipelines.training.sequences import Sequences, automatic_tokens, micro_batches
-from pipelines.training.update import Updater, finite_norm
+from pipelines.training.sequences import Sequences
+from pipelines.training.update import finite_norm
 
 VOCABULARY, ROWS, WIDTH, GROUP, UPDATES, BUDGET = 6, 12, 5, 4, 5, 9
 
@@ -75,11 +78,11 @@ def trainer(loss="dapo", **changes):
 def updater(config, table, ref_table=None, micro_batch_tokens=10_000, algorithm=Grpo):
     model = Bigram(table)
     reference = None if ref_table is None else Reference(Bigram(ref_table), shares_base=False)
-    return Updater(
+    return make_updater(
         model,
         algorithm(config),
-        Optimizer(model, config, full_finetuning=True),
         reference,
+        full_finetuning=True,
         temperature=1.0,
         micro_batch_tokens=micro_batch_tokens,
         budget_tokens=BUDGET,
@@ -101,8 +104,8 @@ def sequences(config, data, silent=None):
 def run(config, micro_batch_tokens=10_000, updates=UPDATES, silent=None):
     """The table after some updates, and the metrics of each."""
     real = updater(config, *tables(), micro_batch_tokens=micro_batch_tokens)
-    reports = [real.step(sequences(config, rollouts(seed), silent)) for seed in range(updates)]
-    return np.array(real.model.table), reports
+    reports = [real.update(sequences(config, rollouts(seed), silent)) for seed in range(updates)]
+    return np.array(real.policy.model.table), reports
 
 
 @pytest.mark.parametrize("micro_batch_tokens", [1, 19, 10_000])
@@ -136,7 +139,7 @@ def test_an_update_is_one_optimizer_step_in_any_split():
     config = trainer()
     for micro_batch_tokens in (1, 10_000):
         real = updater(config, *tables(), micro_batch_tokens=micro_batch_tokens)
-        real.step(sequences(config, rollouts(0)))
+        real.update(sequences(config, rollouts(0)))
         assert int(real.optimizer.adam.step) == 1
 
 
@@ -154,11 +157,11 @@ def test_silent_rows_count_as_rows_and_move_nothing():
     silent = np.arange(ROWS) == 1
     without, real = updater(config, tables()[0]), updater(config, tables()[0])
     rows = sequences(config, data, silent)
-    real.step(rows)
+    real.update(rows)
     blank = sequences(config, data)
     zero = np.where(rows.silent, 0, blank.advantages).astype(np.float32)
-    without.step(Sequences(blank.prompts, blank.completions, zero, blank.silent))
-    np.testing.assert_allclose(np.array(real.model.table), np.array(without.model.table), rtol=1e-6)
+    without.update(Sequences(blank.prompts, blank.completions, zero, blank.silent))
+    np.testing.assert_allclose(np.array(real.policy.model.table), np.array(without.policy.model.table), rtol=1e-6)
     assert rows.totals(BUDGET).rows == 8
     assert rows.totals(BUDGET).items == sum(map(len, rows.completions)) - len(rows.completions[1])
 
@@ -170,8 +173,8 @@ def test_gradients_of_a_16_bit_model_are_summed_in_float32():
     data = Sequences([np.array([0])] * rows, [np.array([1])] * rows, np.ones(rows, np.float32), np.zeros(rows, bool))
     config = trainer(grpo_beta=0.0, grad_clip_norm=0.0, master_weights="float32")
     real = updater(config, table, micro_batch_tokens=2)
-    real.model.table = real.model.table.astype(mx.bfloat16)
-    assert real.step(data)["grad_norm"] == pytest.approx(30**0.5 / 6, rel=5e-3)  # of onehot - 1/6 in each entry
+    real.policy.model.table = real.policy.model.table.astype(mx.bfloat16)
+    assert real.update(data)["grad_norm"] == pytest.approx(30**0.5 / 6, rel=5e-3)  # of onehot - 1/6 in each entry
 
 
 def test_sft_is_the_mean_cross_entropy_of_the_tokens():
@@ -184,7 +187,7 @@ def test_sft_is_the_mean_cross_entropy_of_the_tokens():
     rows = Sequences(data["prompts"], completions, np.zeros(ROWS, np.float32), np.zeros(ROWS, bool))
     for tokens in (1, 10_000):
         real = updater(config, tables()[0], micro_batch_tokens=tokens, algorithm=Sft)
-        assert real.step(rows)["loss"] == pytest.approx(-logprobs[mask].mean(), rel=1e-5)
+        assert real.update(rows)["loss"] == pytest.approx(-logprobs[mask].mean(), rel=1e-5)
 
 
 def test_a_gradient_that_is_not_finite_names_the_leaf_and_moves_nothing():
@@ -192,11 +195,11 @@ def test_a_gradient_that_is_not_finite_names_the_leaf_and_moves_nothing():
     real = updater(config, tables()[0])
     rows = sequences(config, rollouts(0))
     rows.advantages[2] = np.inf
-    before, state = np.array(real.model.table), dict(real.optimizer.adam.state)
+    before, state = np.array(real.policy.model.table), dict(real.optimizer.adam.state)
     with pytest.raises(TrainingError, match="gradient of table is not finite") as told:
-        real.step(rows)
+        real.update(rows)
     assert "weights were left" in told.value.message
-    np.testing.assert_array_equal(np.array(real.model.table), before)
+    np.testing.assert_array_equal(np.array(real.policy.model.table), before)
     assert int(real.optimizer.adam.step) == int(state["step"]) == 0
 
 
@@ -210,8 +213,8 @@ def test_the_leaf_that_is_not_finite_among_several():
 
 def test_an_update_without_rows_is_a_mistake():
     nothing = Sequences([], [], np.zeros(0, np.float32), np.zeros(0, bool))
-    with pytest.raises(ValueError, match="at least one row"):
-        updater(trainer(), tables()[0]).step(nothing)
+    with pytest.raises(ValueError, match="at least one token to learn from"):
+        updater(trainer(), tables()[0]).update(nothing)
 
 
 def test_dropout_works_in_the_gradient_only():
@@ -221,13 +224,14 @@ def test_dropout_works_in_the_gradient_only():
     inner = real.algorithm.loss
 
     def spy(*arguments):
-        seen.append(real.model.training)
+        seen.append(real.policy.model.training)
         return inner(*arguments)
 
     real.algorithm.loss = spy
-    real.step(sequences(config, rollouts(0)))
-    assert seen == [True]
-    assert not real.model.training
+    for seed in (0, 1):  # of a model that comes out of the first one evaluating
+        real.update(sequences(config, rollouts(seed)))
+        assert not real.policy.model.training
+    assert seen == [True, True]
 
 
 def test_micro_batches_hold_every_row_once_within_the_limit():
@@ -235,13 +239,14 @@ def test_micro_batches_hold_every_row_once_within_the_limit():
     rows = Sequences(data["prompts"], list(data["completions"]), np.zeros(ROWS, np.float32), np.zeros(ROWS, bool))
     lengths = rows.lengths()
     for most in (1, 8, 20, 10_000):
-        parts = list(micro_batches(rows, most))
+        parts = [part.rows for part in micro_batches(rows, most)]
         assert sorted(np.concatenate(parts)) == list(range(ROWS))
         for part in parts:
             assert len(part) == 1 or len(part) * lengths[part].max() <= most
-    assert len(list(micro_batches(rows, 10_000))) == 1
+    assert len(micro_batches(rows, 10_000)) == 1
 
 
+@pytest.mark.usefixtures("as_on_a_cpu")
 def test_a_batch_is_padded_behind_and_masked_there():
     rows = Sequences(
         prompts=[np.array([5, 6, 7]), np.array([8])],
@@ -251,7 +256,7 @@ def test_a_batch_is_padded_behind_and_masked_there():
         sampler_logprobs=[np.array([-1.0], np.float32), np.array([-2.0, -3.0], np.float32)],
     )
     batch = rows.batch(np.array([1, 0]))
-    assert batch.tokens.tolist() == [[8, 2, 3, 0], [5, 6, 7, 1]]
+    assert batch.tokens.tolist() == [[8, 2, 0], [5, 6, 7]]  # the last token of each is only predicted
     assert batch.starts.tolist() == [1, 3]
     assert batch.completions.tolist() == [[2, 3], [1, 0]]
     assert batch.mask.tolist() == [[True, True], [True, False]]
@@ -259,6 +264,28 @@ def test_a_batch_is_padded_behind_and_masked_there():
     assert batch.sampler_logprobs.tolist() == [[-2.0, -3.0], [-1.0, 0.0]]
 
 
-def test_automatic_micro_batches_shrink_with_the_vocabulary():
-    assert automatic_tokens(104) > automatic_tokens(152_000) >= 256
-    assert 4 * 152_000 * automatic_tokens(152_000) <= 2**28
+def stack_of(layers, *, chains=False):
+    """What `automatic_tokens` asks of a stack; the states of its layers are float32 and 8 wide."""
+    return SimpleNamespace(layers=layers, chains=chains, begin=lambda tokens: mx.zeros((*tokens.shape, 8)))
+
+
+@pytest.mark.usefixtures("as_on_a_cpu")
+def test_automatic_micro_batches_shrink_with_the_model(monkeypatch):
+    narrow, wide = ([nn.Linear(8, width) for _ in range(32)] for width in (64, 65_536))
+    kept_bytes = 4 * 4 * 32 * 65_536
+    monkeypatch.setattr(backend, "memory_bytes", lambda: 2**34)
+    assert automatic_tokens(stack_of(narrow)) == 2048
+    assert automatic_tokens(stack_of(wide)) == 640 * 2**20 // kept_bytes < 2 * 2**34 // 8 // kept_bytes
+    deep = stack_of([nn.Linear(256, 65_536) for _ in range(8)])
+    assert automatic_tokens(deep) == 2 * 4 * 8 * 257 * 65_536 // (4 * 4 * 8 * 65_536), "the gradient is large itself"
+    monkeypatch.setattr(backend, "on_gpu", lambda: True)
+    assert automatic_tokens(stack_of(wide)) == 2**34 // 8 // kept_bytes
+    assert automatic_tokens(stack_of(narrow)) == automatic_tokens(stack_of([])) == 40_960
+
+
+def test_layers_that_keep_only_what_they_are_given_leave_room_for_more(monkeypatch):
+    """Room for all of two layers, and for the 8 numbers that each of 32 is given."""
+    wide = [nn.Linear(8, 65_536) for _ in range(32)]
+    monkeypatch.setattr(backend, "memory_bytes", lambda: 2**34)
+    monkeypatch.setattr(backend, "on_gpu", lambda: True)
+    assert automatic_tokens(stack_of(wide, chains=True)) == 2**34 // 8 // (4 * 2 * 4 * 65_536 + 32 * 4 * 8)
