@@ -6,6 +6,8 @@ Data flows rows -> tokens -> prompts -> rollouts -> regions -> rewards -> advant
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePath
@@ -49,11 +51,13 @@ def run(
     The result is `partial` when the time limit ended it; InterruptedRunError is raised after Ctrl-C. StageError if
     `trainer.output_dir` holds a run with another identity (`fresh` sets it aside instead).
     """
+    from pipelines.training import distributed
+
     identity = plan.train_identity(config)
     directory = plan.stage_directory(config, "train", identity)
     if options is not None:
         _refuse_foreign_checkpoint(Path(options.resume), identity, plan.run_goes_on(config))
-    return store.run_stage(
+    result = store.run_stage(
         identity,
         directory,
         lambda place: _work(config, place, options),
@@ -64,6 +68,30 @@ def run(
         unrecorded=(*UNRECORDED, f"{PurePath(config.checkpointing.checkpoint_dir).as_posix()}/.lock"),
         goes_on=plan.run_goes_on(config),
     )
+    if result.status == "cached":
+        distributed.join().told(None)  # the others are waiting for work
+    return result
+
+
+def follow(load: Callable[[], ExperimentConfig], options: Options) -> None:
+    """What a rank other than the first does: train where `run` does on rank 0, or nothing if that finds all done.
+
+    `load` gives the configuration, once rank 0 has found no fault in it; errors say which rank's they are.
+    """
+    from pipelines.training import distributed
+    from pipelines.training.run import train
+
+    ranks = distributed.join()
+    logging.getLogger("pipelines").setLevel(logging.ERROR)  # rank 0 gives the warnings
+    try:
+        place = ranks.told(None)
+        if place is not None:
+            config = load()
+            check(config)
+            train(config, Path(place["run"]), Path(place["tokens"]), options, ranks)
+    except GrpoError as error:
+        error.message = f"rank {ranks.rank}: {error.message}"
+        raise
 
 
 def _refuse_foreign_checkpoint(checkpoint: Path, identity: Identity, goes_on: store.GoesOn) -> None:
@@ -208,14 +236,17 @@ def _work(config: ExperimentConfig, directory: Path, options: Options | None) ->
     from pipelines import backend
     from pipelines.evaluation.entries import conditions
     from pipelines.rewards.code import sandbox_used
+    from pipelines.training import distributed
     from pipelines.training.options import Options
     from pipelines.training.run import describe, train
 
     check(config)
     backend.prepare()
     tokens = plan.stage_directory(config, "preprocess", plan.preprocess_identity(config))
+    ranks = distributed.join()
     with locks.reading(tokens):
-        outcome = train(config, directory, tokens, options or Options())
+        ranks.told({"run": str(directory.resolve()), "tokens": str(tokens.resolve())})
+        outcome = train(config, directory, tokens, options or Options(), ranks)
     if outcome.status == "interrupted":
         where = f"after step {outcome.step}; {directory} holds its checkpoint" if outcome.step else "before step 1"
         raise InterruptedRunError(f"interrupted {where}", hint="the same command goes on from there")

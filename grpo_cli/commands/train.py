@@ -10,7 +10,10 @@ from grpo_cli.options import ConfigFiles, DryRun, Explain, Force, Json, Override
 from grpo_cli.output import Output
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pipelines.config import ExperimentConfig, Loaded
+    from pipelines.training.options import Options
 
 
 def train(
@@ -48,6 +51,9 @@ def train(
 
     if resume != "auto" and (fresh or force):
         raise ConfigError("--resume goes on from a checkpoint, --fresh and --force start anew", hint="give one of them")
+    options = Options(resume=resume, max_seconds=None if max_time is None else 60 * max_time, quiet=quiet)
+    if not _leads(options, lambda: load(config, overrides).config, trains=not (dry_run or explain or probe_memory)):
+        return
     out = Output(json, quiet, verbose)
     loaded = load(config, overrides)
     for warning in loaded.warnings:
@@ -68,9 +74,20 @@ def train(
             found = stage.probe(loaded.config)
             out.data(found, human=lambda: _print_forecast(out, found))
             return
-        seconds = None if max_time is None else 60 * max_time
-        options = Options(resume=resume, max_seconds=seconds, quiet=quiet)
         out.stage(stage.run(loaded.config, options=options, force=force, fresh=fresh, verify=verify))
+
+
+def _leads(options: Options, load: Callable[[], ExperimentConfig], *, trains: bool) -> bool:
+    """False for a process that `mlx.launch` started beside the first: what it has to do is done by then."""
+    from pipelines import train as stage
+    from pipelines.training import distributed
+
+    if not trains:
+        return not distributed.launched()
+    if distributed.join().leads:  # before anything that takes long: the ranks wait for each other
+        return True
+    stage.follow(load, options)
+    return False
 
 
 def _show_plan(out: Output, loaded: Loaded, *, verify: bool, everything: bool) -> None:

@@ -177,6 +177,32 @@ class RunLog:
         self._writer.append(self.directory / LOG_FILE, f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 
 
+class Unwritten(RunLog):
+    """The log of a process that trains beside the one that writes: files and screen are the other's."""
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def wants_samples(self, step: int) -> bool:  # noqa: ARG002 - nobody wants them here
+        """No."""
+        return False
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def warn(self, text: str) -> None:
+        """Nothing."""
+
+    def repeat(self, text: str) -> None:
+        """Nothing."""
+
+    def flush(self) -> None:
+        """Nothing."""
+
+
 def redacted(record: Mapping[str, Any]) -> dict[str, Any]:
     """A sample's numbers without its texts: what is no number, and no mapping to numbers, is replaced."""
     return {name: value if name in HARMLESS_TEXTS else _numbers(value) for name, value in record.items()}

@@ -9,6 +9,7 @@ from pipelines.algorithms.base import BaseAlgorithm
 from pipelines.config import TrainerConfig
 from pipelines.config.layers import LayerRanges, layer_ranges
 from pipelines.models.load import floating_dtype
+from pipelines.training.distributed import ALONE, Ranks
 from pipelines.training.micro_batches import automatic_tokens
 from pipelines.training.optimizer import Optimizer
 from pipelines.training.passes import Passes, plan_passes
@@ -30,6 +31,7 @@ def make_updater(
     micro_batch_tokens: int | Literal["auto"],
     budget_tokens: int,
     dropout: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Updater:
     """The updater of `algorithm.config` on the trainable leaves of `model`; those that no pass trains are frozen.
 
@@ -45,6 +47,7 @@ def make_updater(
         micro_batch_tokens=micro_batch_tokens,
         budget_tokens=budget_tokens,
         dropout=dropout,
+        ranks=ranks,
     )
 
 
@@ -57,6 +60,7 @@ def assemble(
     micro_batch_tokens: int | Literal["auto"],
     budget_tokens: int,
     dropout: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Updater:
     """`make_updater` of a model that has been taken apart."""
     model, trainer = policy.model, algorithm.config
@@ -73,7 +77,7 @@ def assemble(
         algorithm=algorithm,
         optimizer=Optimizer(model, trainer, full_finetuning=full_finetuning),
         passes=passes,
-        recorder=Recorder(policy, reference, algorithm, tokens),
+        recorder=Recorder(policy, reference, algorithm, tokens, ranks),
         check=SelfCheck(
             passes.leaves | valued,
             floating_dtype(model).size,
@@ -83,6 +87,7 @@ def assemble(
         micro_batch_tokens=tokens,
         budget_tokens=budget_tokens,
         value_learner=learner,
+        ranks=ranks,
     )
 
 

@@ -16,6 +16,7 @@ from pipelines.monitoring.sinks import RunLog
 from pipelines.tokens.order import PromptCursor
 from pipelines.training.checkpoints import Checkpoints
 from pipelines.training.collect import Collector
+from pipelines.training.distributed import ALONE, Ranks
 from pipelines.training.evaluations import Best, Evaluations
 from pipelines.training.interrupt import StopRequest
 from pipelines.training.update import Updater
@@ -98,6 +99,7 @@ class Loop:
     evaluations: Evaluations
     best: Best
     stop: StopRequest
+    ranks: Ranks = ALONE
 
     def run(self) -> Metrics:
         """Train; returns the metrics of the last step. A stop request or the time limit ends it after a checkpoint."""
@@ -123,13 +125,17 @@ class Loop:
 
     def _must_stop(self, started: float) -> bool:
         limit = self.limits.max_seconds
-        return self.stop.asked or (limit is not None and time.monotonic() - started >= limit)
+        own = self.stop.asked or (limit is not None and time.monotonic() - started >= limit)
+        return any(self.ranks.gathered(own))
 
     def _baseline(self) -> None:
         """The starting model's evaluation, which later ones are compared with: the line of step 0."""
-        if metrics := self.evaluations.after(0):
+        if metrics := self._evaluated(0):
             self.run_log.metrics(0, metrics)
             self._judge(metrics)
+
+    def _evaluated(self, step: int) -> Metrics:
+        return self.ranks.told(self.evaluations.after(step) if self.ranks.leads else {})
 
     def _judge(self, evaluated: Metrics) -> bool:
         """Remember how good an evaluation was; whether it was the best so far."""
@@ -147,7 +153,7 @@ class Loop:
         if self.run_log.wants_samples(step):  # before the update, so that they are there to look at if it fails
             self.run_log.samples(step, collected.samples())
         if self.updater.learns(collected.sequences, collected.references):
-            mx.random.seed(row_key(self.progress.seed, "update", step, 0, 0)[0])  # dropout: MLX's own stream
+            mx.random.seed(row_key(self.progress.seed, "update", step, self.ranks.rank, 0)[0])  # dropout: MLX's stream
             metrics |= self.updater.update(collected.sequences, collected.references)
             self.progress.optimizer_steps += self.limits.iterations
             mx.clear_cache()
@@ -159,7 +165,7 @@ class Loop:
             "memory/peak_gb": mx.get_peak_memory() / 1e9,
             "time/step_seconds": time.perf_counter() - started,
         }
-        evaluated = self.evaluations.after(step)
+        evaluated = self._evaluated(step)
         metrics |= evaluated
         self.run_log.metrics(step, metrics)
         self.dead.after(metrics)
@@ -167,6 +173,8 @@ class Loop:
         return metrics, bool(evaluated) and self._judge(metrics)
 
     def _save(self, metrics: Metrics) -> None:
+        if not self.ranks.leads:
+            return
         self.run_log.flush()  # whoever resumes here finds a line for every update before
         metric = metrics.get(self.limits.checkpointing.best_metric)
         path = self.checkpoints.save(self.progress.step, self.write, self.progress.as_dict(self.cursor), metric)

@@ -11,6 +11,7 @@ from pipelines import backend
 from pipelines.models.layers import LayerStack
 from pipelines.models.leaves import leaves
 from pipelines.models.tiles import learning_length, prefix_length
+from pipelines.training.distributed import ALONE, Ranks
 from pipelines.training.sequences import Sequences
 
 PART_OF_MEMORY = 8
@@ -32,11 +33,23 @@ class MicroBatch(NamedTuple):
     shared: bool
 
 
-def micro_batches(sequences: Sequences, most_tokens: int, *, may_share: bool = False) -> list[MicroBatch]:
+def micro_batches(
+    sequences: Sequences, most_tokens: int, *, may_share: bool = False, ranks: Ranks = ALONE
+) -> list[MicroBatch]:
     """Every row that has an active token, in micro-batches of at most `most_tokens` padded tokens, or of one row.
 
-    Rows of like length share a batch, or those of one prompt, if they may and that makes fewer tokens in all.
+    Rows of like length share a batch, or those of one prompt, if they may and that makes fewer tokens in all. Several
+    ranks get equal shares of the tokens.
     """
+    whole = _all_of(sequences, most_tokens, may_share=may_share)
+    if ranks.size == 1:
+        return whole
+    lengths = sequences.lengths()
+    share = -(-sum(_tokens(sequences, lengths, batch) for batch in whole) // ranks.size)
+    return ranks.dealt(_all_of(sequences, min(most_tokens, share), may_share=may_share))
+
+
+def _all_of(sequences: Sequences, most_tokens: int, *, may_share: bool) -> list[MicroBatch]:
     rows = [row for row in range(len(sequences)) if sequences.active(row).any()]
     apart = list(_apart(sequences, rows, most_tokens))
     if not may_share or any(len(sequences.prompts[row]) == 1 for row in rows):

@@ -9,6 +9,7 @@ from pipelines.algorithms.base import BaseAlgorithm, Batch, Recorded
 from pipelines.algorithms.entropy import entropy_threshold
 from pipelines.models.logprobs import Adjust, spots
 from pipelines.models.modes import evaluating
+from pipelines.training.distributed import ALONE, Ranks
 from pipelines.training.micro_batches import micro_batches
 from pipelines.training.policy import Policy
 from pipelines.training.reference import Reference
@@ -23,6 +24,7 @@ class Recorder:
     reference: Reference | None
     algorithm: BaseAlgorithm
     micro_batch_tokens: int
+    ranks: Ranks = ALONE
 
     @property
     def scores_policy(self) -> bool:
@@ -73,12 +75,21 @@ class Recorder:
         lengths = [len(completion) for completion in sequences.completions]
         asked = [*([self.policy] if self.scores_policy else []), *([self.reference] if self.reference else [])]
         may_share = all(each.stack.shares for each in asked)
-        for rows, shared in micro_batches(sequences, self.micro_batch_tokens, may_share=may_share):
+        batches = micro_batches(sequences, self.micro_batch_tokens, may_share=may_share, ranks=self.ranks)
+        for rows, shared in batches:
             for name, values in self._scored(sequences.batch(rows, shared=shared), sequences.adjust(rows)).items():
                 whole = noted.setdefault(name, [np.zeros(length, np.float32) for length in lengths])
                 for row, found in zip(rows, np.array(values), strict=True):
                     whole[row] = found[: lengths[row]]
-        return noted
+        return noted if self.ranks.size == 1 else self._completed(noted, lengths)
+
+    def _completed(self, noted: dict[str, Rows], lengths: list[int]) -> dict[str, Rows]:
+        """With the rows that other ranks have scored: each row is 0 on all ranks but one."""
+        flat = {name: np.concatenate(rows) for name, rows in noted.items()}
+        parts = [arrays for arrays, _ in self.ranks.gathered_arrays(flat, None)]
+        names = sorted({name for arrays in parts for name in arrays})
+        sums = {name: sum(arrays[name] for arrays in parts if name in arrays) for name in names}
+        return {name: np.split(values, np.cumsum(lengths)[:-1]) for name, values in sums.items()}
 
     def _scored(self, batch: Batch, adjust: Adjust | None) -> dict[str, mx.array]:
         found: dict[str, mx.array] = {}

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +16,10 @@ from pipelines.generation.rollouts import Rollouts
 from pipelines.generation.seeds import row_keys
 from pipelines.models.load import LoadedModel
 from pipelines.rewards import RewardContext
-from pipelines.rewards.composer import Scores
+from pipelines.rewards.composer import Failure, Scores
 from pipelines.rewards.workers import ParallelComposer
 from pipelines.tokens.dataset import TokenDataset
+from pipelines.training.distributed import ALONE, Arrays, Ranks
 
 PART_ROWS = 64
 """Completions that are scored together while others are decoded."""
@@ -43,7 +45,10 @@ class Roller:
         composer: ParallelComposer,
         config: ExperimentConfig,
         seed: int,
+        *,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.loaded = loaded
         self.dataset = dataset
         self.composer = composer
@@ -54,9 +59,20 @@ class Roller:
         self.controls = make_controls(loaded.tokenizer, config.generation)
 
     def round(self, step: int, indices: Sequence[int], before: Sequence[int] = ()) -> Round:
-        """Complete the prompts at `indices`; `before` are those that stand in the update already."""
-        preopened = [self.dataset.preopened(i) for i in indices]
+        """Complete the prompts at `indices`, every rank some; `before` are those that stand in the update already.
+
+        Raises RewardError when too many rewards failed.
+        """
         names = distinct([*before, *indices], len(self.dataset))[len(before) :]
+        own, own_names = self.ranks.part(indices), self.ranks.part(names)
+        part = self._part(step, own, own_names) if own else None
+        found = self._whole(step, indices, part) if part is None or self.ranks.size > 1 else part
+        self.composer.tolerate(found.scores.failures, len(found.scores.totals))
+        return found
+
+    def _part(self, step: int, indices: Sequence[int], names: Sequence[int]) -> Round:
+        """Complete prompts here."""
+        preopened = [self.dataset.preopened(i) for i in indices]
         scoring = _Scoring(self, step, indices, preopened)
         rollouts = generate(
             self.loaded.model,
@@ -72,6 +88,21 @@ class Roller:
             on_finished=scoring.take,
         )
         return scoring.round(rollouts)
+
+    def _whole(self, step: int, indices: Sequence[int], part: Round | None) -> Round:
+        """The rounds of all ranks as one; its contexts are made again, where they will be written."""
+        prompts = [self.dataset.prompt_tokens(i) for i in indices]
+        parts = [found for found in self.ranks.gathered_arrays(*_sent(part)) if found[1]]
+        found = joined([_received(arrays, said, self.group_size) for arrays, said in parts])
+        slowest = max(said["rollouts"]["seconds"] for _, said in parts)
+        rollouts = replace(found.rollouts, prompts=prompts, seconds=slowest)
+        if not self.ranks.leads:
+            return replace(found, rollouts=rollouts)
+        asked, opened = [self.dataset.row(i) for i in indices], [self.dataset.preopened(i) for i in indices]
+        contexts = completion_contexts(
+            rollouts, asked, opened, self.loaded.tokenizer, self.tags, step=step, lengths=found.thinking
+        )
+        return replace(found, rollouts=rollouts, contexts=contexts)
 
 
 class _Scoring:
@@ -101,14 +132,13 @@ class _Scoring:
             self._send()
 
     def round(self, rollouts: Rollouts) -> Round:
-        """Everything in the order of the rollouts. Raises RewardError when too many rewards failed."""
+        """Everything in the order of the rollouts."""
         if self.sent < len(self.contexts):
             self._send()
         order = np.argsort(self.rows)
         scores = _joined_scores([part.result() for part in self.parts])
         failures = [replace(failure, row=self.rows[failure.row]) for failure in scores.failures]
         failures.sort(key=lambda failure: (scores.names.index(failure.name), failure.row))
-        self.roller.composer.tolerate(failures, len(order))
         return Round(
             rollouts,
             np.array(self.thinking, np.int32)[order],
@@ -137,6 +167,38 @@ def joined(rounds: Sequence[Round]) -> Round:
         [context for one in rounds for context in one.contexts],
         _joined_scores([one.scores for one in rounds]),
     )
+
+
+def _sent(part: Round | None) -> tuple[Arrays, dict[str, Any]]:
+    """What other ranks need of a round: all but its texts, and the prompts, which they have. Nothing of no round."""
+    if part is None:
+        return {}, {}
+    arrays: Arrays = {"thinking": part.thinking}
+    said: dict[str, Any] = {}
+    for name, whole in (("rollouts", part.rollouts), ("scores", part.scores)):
+        fields = {field: value for field, value in vars(whole).items() if field not in ("prompts", "group_size")}
+        arrays |= {f"{name}.{key}": value for key, value in fields.items() if isinstance(value, np.ndarray)}
+        said[name] = {key: value for key, value in fields.items() if not isinstance(value, np.ndarray)}
+    said["scores"] |= {
+        "failures": [asdict(failure) for failure in part.scores.failures],
+        "details": [{name: list(reasons) for name, reasons in row.items()} for row in part.scores.details],
+    }
+    return arrays, said
+
+
+def _received(arrays: Arrays, said: dict[str, Any], group_size: int) -> Round:
+    """The inverse, without prompts and contexts; of what a reward said only the names of its reasons are left."""
+
+    def fields(name: str) -> dict[str, Any]:
+        dotted = {key: values for key, values in arrays.items() if key.startswith(f"{name}.")}
+        return {key.partition(".")[2]: values for key, values in dotted.items()} | said[name]
+
+    scores = fields("scores")
+    scores["names"] = tuple(scores["names"])
+    scores["failures"] = tuple(Failure(**failure) for failure in scores["failures"])
+    scores["details"] = tuple({name: dict.fromkeys(keys) for name, keys in row.items()} for row in scores["details"])
+    rollouts = Rollouts(prompts=[], group_size=group_size, **fields("rollouts"))
+    return Round(rollouts, arrays["thinking"], [], Scores(**scores))
 
 
 def _joined_rollouts(parts: Sequence[Rollouts]) -> Rollouts:

@@ -20,15 +20,16 @@ from pipelines.models.lora import apply_lora
 from pipelines.models.save import copy_companions, load_weights, refuse_unlike, save_adapter, save_full
 from pipelines.monitoring.health import DeadUpdates
 from pipelines.monitoring.repeat import repeated_warnings
-from pipelines.monitoring.sinks import RunLog
+from pipelines.monitoring.sinks import RunLog, Unwritten
 from pipelines.rewards.workers import ParallelComposer
 from pipelines.tokens.dataset import TokenDataset
 from pipelines.tokens.order import PromptCursor
-from pipelines.training import algorithms
+from pipelines.training import algorithms, checkpoint_files
 from pipelines.training.assembly import make_updater
 from pipelines.training.checkpoint_files import Checkpoint
 from pipelines.training.checkpoints import Checkpoints
 from pipelines.training.collect import Collector, RolloutCollector
+from pipelines.training.distributed import ALONE, Ranks
 from pipelines.training.evaluations import Best, Evaluations
 from pipelines.training.interrupt import StopRequest, stop_on_interrupt
 from pipelines.training.loop import Limits, Loop, Progress
@@ -50,12 +51,15 @@ class Outcome:
     metrics: dict[str, float]
 
 
-def train(config: ExperimentConfig, directory: Path, tokens: Path, options: Options) -> Outcome:
-    """Run the configuration in `directory` on the arrays in `tokens`, from its newest checkpoint if there is one."""
+def train(config: ExperimentConfig, directory: Path, tokens: Path, options: Options, ranks: Ranks = ALONE) -> Outcome:
+    """Run the configuration in `directory` on the arrays in `tokens`, from its newest checkpoint if there is one.
+
+    All `ranks` must call this with the same configuration; rank 0 finds the checkpoint and writes into the directory.
+    """
     with repeated_warnings() as warnings:
         checkpoints = Checkpoints(directory / config.checkpointing.checkpoint_dir, _checkpointing(config))
-        found = checkpoints.latest() if options.resume == "auto" else checkpoints.at(options.resume)
-        drawn = config.trainer.seed if config.trainer.seed >= 0 else secrets.randbelow(2**31)
+        found = _found(checkpoints, options.resume, ranks)
+        drawn = config.trainer.seed if config.trainer.seed >= 0 else ranks.told(secrets.randbelow(2**31))
         progress = Progress(seed=drawn) if found is None else Progress.from_dict(found.state)
         if config.trainer.seed not in (-1, progress.seed):
             raise CheckpointError(
@@ -64,12 +68,13 @@ def train(config: ExperimentConfig, directory: Path, tokens: Path, options: Opti
             )
         backend.keep_threads(progress.threads)
         progress.threads = backend.threads()
-        parts = build(config, tokens, progress)
+        parts = build(config, tokens, progress, ranks)
         evaluations = Evaluations(config, parts.loaded, tokens)
         if found is not None:
             _restore(parts, progress, found)
+        if found is not None and ranks.leads:
             checkpoints.forget_after(found.step)  # only now that it is known to work
-        run_log = RunLog(
+        run_log = (RunLog if ranks.leads else Unwritten)(
             directory,
             config.monitoring,
             total_steps=config.trainer.num_training_steps,
@@ -80,12 +85,21 @@ def train(config: ExperimentConfig, directory: Path, tokens: Path, options: Opti
         with closing(parts.collector), run_log, stop_on_interrupt() as stop:
             warnings.to(run_log.repeat)
             _open(run_log, parts, progress, found, config)
-            loop = _loop(config, options, parts, progress, checkpoints, run_log, evaluations, stop)
+            loop = _loop(config, options, parts, progress, checkpoints, run_log, evaluations, stop, ranks)
             metrics = loop.run()
     if loop.is_complete:
         whole = progress.step >= config.trainer.num_training_steps
         return Outcome("finished" if whole else "stopped early", progress.step, metrics)
     return Outcome("interrupted" if stop.asked else "out of time", progress.step, metrics)
+
+
+def _found(checkpoints: Checkpoints, resume: str, ranks: Ranks) -> Checkpoint | None:
+    """Where to go on from; the checkpoint that rank 0 has chosen, on every rank."""
+    own = None
+    if ranks.leads:
+        own = checkpoints.latest() if resume == "auto" else checkpoints.at(resume)
+    path = ranks.told(None if own is None else str(own.path.resolve()))
+    return own if ranks.leads or path is None else checkpoint_files.read(Path(path))
 
 
 def _checkpointing(config: ExperimentConfig) -> CheckpointingConfig:
@@ -103,7 +117,7 @@ class Parts:
     cursor: PromptCursor
 
 
-def build(config: ExperimentConfig, tokens: Path, progress: Progress) -> Parts:
+def build(config: ExperimentConfig, tokens: Path, progress: Progress, ranks: Ranks = ALONE) -> Parts:
     """Everything that a run needs before its first step, on the arrays in `tokens`."""
     trainer = config.trainer
     algorithm = algorithms.create(trainer)
@@ -121,12 +135,13 @@ def build(config: ExperimentConfig, tokens: Path, progress: Progress) -> Parts:
         micro_batch_tokens=config.trainer.micro_batch_tokens,
         budget_tokens=config.data.max_gen_len,
         dropout=config.model.use_lora and config.model.lora_dropout > 0,
+        ranks=ranks,
     )
     dataset = TokenDataset(tokens, "train")
     return Parts(
         loaded=loaded,
         updater=updater,
-        collector=_collector(config, loaded, dataset, algorithm, progress.seed),
+        collector=_collector(config, loaded, dataset, algorithm, progress.seed, ranks=ranks),
         cursor=PromptCursor(len(dataset), progress.seed, config.data.shuffle_data),
     )
 
@@ -140,6 +155,7 @@ def _loop(  # noqa: PLR0917 - the pieces of a run, each once
     run_log: RunLog,
     evaluations: Evaluations,
     stop: StopRequest,
+    ranks: Ranks,
 ) -> Loop:
     checkpointing, patience = _checkpointing(config), config.trainer.early_stop_after
     return Loop(
@@ -161,11 +177,18 @@ def _loop(  # noqa: PLR0917 - the pieces of a run, each once
         evaluations=evaluations,
         best=Best(checkpointing.best_metric, checkpointing.best_mode, patience, progress.best, progress.since_best),
         stop=stop,
+        ranks=ranks,
     )
 
 
 def _collector(
-    config: ExperimentConfig, loaded: LoadedModel, dataset: TokenDataset, algorithm: BaseAlgorithm, seed: int
+    config: ExperimentConfig,
+    loaded: LoadedModel,
+    dataset: TokenDataset,
+    algorithm: BaseAlgorithm,
+    seed: int,
+    *,
+    ranks: Ranks,
 ) -> Collector:
     references = References(dataset, config.data, loaded.tokenizer, tags_for(loaded.tokenizer, config.generation))
     if not algorithm.uses_rollouts:
@@ -173,7 +196,7 @@ def _collector(
     trainer, taught = config.trainer, None
     if trainer.use_sft_on_answer and trainer.sft_weight:
         taught = references.sequences if trainer.sft_mode == "weighted" else references.answers
-    roller = Roller(loaded, dataset, ParallelComposer(config.rewards, config.plugin_files), config, seed)
+    roller = Roller(loaded, dataset, ParallelComposer(config.rewards, config.plugin_files), config, seed, ranks=ranks)
     return RolloutCollector(roller, algorithm, taught)
 
 

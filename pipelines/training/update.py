@@ -4,6 +4,7 @@
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import mlx.core as mx
@@ -16,6 +17,7 @@ from pipelines.algorithms.losses import LossOutput
 from pipelines.algorithms.sft_term import SftTerm
 from pipelines.errors import TrainingError
 from pipelines.models.leaves import leaves
+from pipelines.training.distributed import ALONE, Ranks
 from pipelines.training.gradients import Gradients, Loss, backward
 from pipelines.training.micro_batches import micro_batches
 from pipelines.training.optimizer import Optimizer
@@ -41,6 +43,7 @@ class Updater:
     budget_tokens: int
     value_learner: ValueLearner | None = None
     """Of an algorithm that uses values."""
+    ranks: Ranks = ALONE
 
     def learns(self, sequences: Sequences, references: Sequences | None = None) -> bool:
         """Whether there is a token to learn from; AdamW's momentum would move the weights even without one."""
@@ -76,6 +79,7 @@ class Updater:
             supervised = self._supervise(sums, references)
             metrics |= supervised | {"loss": metrics.get("loss", 0.0) + supervised["loss"]}
         self.policy.model.eval()
+        sums.add_others(self.ranks)
         if not sums.gradients:
             raise ValueError("an update needs at least one token to learn from")
         return metrics | self._apply(sums, metrics, first=first)
@@ -144,10 +148,11 @@ class Updater:
     def _accumulate(
         self, sums: "_Sums", policy: Policy, sequences: Sequences, passes: tuple[Pass, ...], loss: Loss
     ) -> dict[str, float]:
-        """Add the gradients of all micro-batches; their metrics as one: losses add up, the rest merges."""
+        """Add the gradients of this rank's micro-batches; the metrics of all of them as one."""
         parts: list[Metrics] = []
         tokens: list[mx.array] = []
-        for rows, shared in micro_batches(sequences, self.micro_batch_tokens, may_share=policy.stack.shares):
+        shares = policy.stack.shares
+        for rows, shared in micro_batches(sequences, self.micro_batch_tokens, may_share=shares, ranks=self.ranks):
             batch = sequences.batch(rows, shared=shared)
             threshold = sequences.entropy_threshold
             found = backward(
@@ -164,9 +169,12 @@ class Updater:
                 sums.taught |= found.taught
             parts.append(found.metrics)
             tokens.append(batch.mask.sum())
-        sizes = {name for name in parts[0] if name.partition("/")[0].endswith("loss")}
-        added = {name: mx.stack([part[name] for part in parts]).sum() for name in sizes}
-        return {name: float(value) for name, value in (merged_metrics(parts, tokens) | added).items()}
+        own = _report(parts, tokens) if parts else {}
+        if self.ranks.size == 1:
+            return own
+        reports = self.ranks.gathered((own, float(sum(tokens))))
+        told = [({name: mx.array(value) for name, value in said.items()}, count) for said, count in reports if said]
+        return _report([said for said, _ in told], [count for _, count in told])
 
 
 @dataclass
@@ -186,6 +194,18 @@ class _Sums:
             leaf = new.pop(name)
             self.gradients[name] = self.gradients[name] + leaf if name in self.gradients else leaf
         backend.launch(self.gradients)
+
+    def add_others(self, ranks: Ranks) -> None:
+        """Make them the sums over all ranks."""
+        self.gradients = ranks.added(self.gradients)
+        self.taught = {name for names in ranks.gathered(sorted(self.taught)) for name in names}
+
+
+def _report(parts: Sequence[Metrics], tokens: Sequence[float | mx.array]) -> dict[str, float]:
+    """The metrics of micro-batches as one: losses add up, the rest merges."""
+    sizes = {name for name in parts[0] if name.partition("/")[0].endswith("loss")}
+    added = {name: mx.stack([part[name] for part in parts]).sum() for name in sizes}
+    return {name: float(value) for name, value in (merged_metrics(parts, tokens) | added).items()}
 
 
 def sampling_metrics(logprobs: mx.array, batch: Batch) -> Metrics:
