@@ -96,7 +96,7 @@ def _of_run(config: ExperimentConfig, words: str) -> Target:
     if words == LAST:
         found = newest_checkpoint(run)
         return STARTING_MODEL if found is None else Target(found.name, found)
-    metric, mode = config.best_metric, config.checkpointing.best_mode
+    metric, mode = config.checkpointing.best_metric, config.checkpointing.best_mode
     found = best_checkpoint(run, metric, mode)
     if found is None:
         others = " or ".join(sorted({name for path in _complete(run) if (name := _recorded(path)[0])}))

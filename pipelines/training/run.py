@@ -12,7 +12,7 @@ from mlx import nn
 from pipelines import backend
 from pipelines.algorithms.base import BaseAlgorithm
 from pipelines.algorithms.regions import tags_for
-from pipelines.config import CheckpointingConfig, ExperimentConfig, check_layer_ranges
+from pipelines.config import ExperimentConfig, check_layer_ranges
 from pipelines.errors import CheckpointError
 from pipelines.models.leaves import leaves
 from pipelines.models.load import LoadedModel, load
@@ -53,7 +53,7 @@ class Outcome:
 def train(config: ExperimentConfig, directory: Path, tokens: Path, options: Options) -> Outcome:
     """Run the configuration in `directory` on the arrays in `tokens`, from its newest checkpoint if there is one."""
     with repeated_warnings() as warnings:
-        checkpoints = Checkpoints(directory / config.checkpointing.checkpoint_dir, _checkpointing(config))
+        checkpoints = Checkpoints(directory / config.checkpointing.checkpoint_dir, config.checkpointing)
         found = checkpoints.latest() if options.resume == "auto" else checkpoints.at(options.resume)
         drawn = config.trainer.seed if config.trainer.seed >= 0 else secrets.randbelow(2**31)
         progress = Progress(seed=drawn) if found is None else Progress.from_dict(found.state)
@@ -86,11 +86,6 @@ def train(config: ExperimentConfig, directory: Path, tokens: Path, options: Opti
         whole = progress.step >= config.trainer.num_training_steps
         return Outcome("finished" if whole else "stopped early", progress.step, metrics)
     return Outcome("interrupted" if stop.asked else "out of time", progress.step, metrics)
-
-
-def _checkpointing(config: ExperimentConfig) -> CheckpointingConfig:
-    """The settings of checkpoints with the name of the best metric spelled out."""
-    return config.checkpointing.model_copy(update={"best_metric": config.best_metric})
 
 
 @dataclass(frozen=True)
@@ -141,7 +136,7 @@ def _loop(  # noqa: PLR0917 - the pieces of a run, each once
     evaluations: Evaluations,
     stop: StopRequest,
 ) -> Loop:
-    checkpointing, patience = _checkpointing(config), config.trainer.early_stop_after
+    checkpointing, patience = config.checkpointing, config.trainer.early_stop_after
     return Loop(
         collector=parts.collector,
         updater=parts.updater,
