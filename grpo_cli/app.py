@@ -120,7 +120,7 @@ def run(arguments: Sequence[str]) -> int:
         with relayed(quiet=is_quiet(arguments)):
             result = command.main(list(arguments), prog_name="grpo", standalone_mode=False)
     except typer.TyperException as usage:
-        error(usage.format_message(), _usage_hint(usage))
+        error(usage.format_message(), _usage_hint(usage, arguments))
         return usage.exit_code
     except GrpoError as failure:
         _traceback_if(traceback_wanted)
@@ -156,9 +156,10 @@ OS_HINT = "check the path, its permissions and the free space; -vv shows where i
 BUG_HINT = "this is a bug: run again with -vv and report the traceback together with what `grpo doctor` prints"
 
 
-def _usage_hint(usage: typer.TyperException) -> str:
-    context = getattr(usage, "ctx", None)
-    return f"see `{context.command_path if context else 'grpo'} --help`"
+def _usage_hint(usage: typer.TyperException, arguments: Sequence[str]) -> str:
+    context = getattr(usage, "ctx", None)  # an option without its value knows none
+    called = " ".join(["grpo", *(word for word in arguments[:1] if word in COMMANDS)])
+    return f"see `{context.command_path if context else called} --help`"
 
 
 def verbosity(arguments: Sequence[str]) -> int:

@@ -42,6 +42,12 @@ class CheckpointError(GrpoError):
     """A checkpoint that is damaged, missing, or belongs to another run."""
 
 
+class NoCheckpointError(CheckpointError):
+    """A checkpoint that was asked for by name, and is not there."""
+
+    exit_code = 2
+
+
 class StageError(GrpoError):
     """A stage directory that cannot be reused or overwritten."""
 

@@ -137,7 +137,7 @@ def _early_stop(config: ExperimentConfig) -> dict[str, Any]:
     """What decides when a run ends before its last update; evaluations change nothing else about it."""
     if not config.trainer.early_stop_after:
         return {}
-    metric, mode = config.best_metric, config.checkpointing.best_mode
+    metric, mode = config.checkpointing.best_metric, config.checkpointing.best_mode
     benchmarks = [entry.model_dump(mode="json") for entry in config.evaluation]
     return {"early_stop": {"every": config.trainer.eval_every, "by": [metric, mode], "evaluation": benchmarks}}
 

@@ -91,6 +91,12 @@ def _state(
 def _train_state(config: ExperimentConfig, upstream: StageState, cache: DigestCache, verify: bool) -> StageState:
     if upstream.status == "cached":
         return _state(config, "train", partial(plan.train_identity, config), cache, verify)
+    return train_that_waits(config, cache)
+
+
+@looking()
+def train_that_waits(config: ExperimentConfig, cache: DigestCache | None = None) -> StageState:
+    """The run while preprocess is not cached: what is known to differ already, apart from the tokens."""
     directory = Path(config.trainer.output_dir)
     worker = locks.running(directory)
     if worker is not None:

@@ -164,7 +164,7 @@ def check(config: ExperimentConfig) -> None:
 
     _check_directories(config)
     _check_layers(config)
-    _check_best_metric(config.best_metric)
+    _check_best_metric(config.checkpointing.best_metric)
     require_packages(config.monitoring)
     load_plugins(config.plugin_files)
     algorithm = algorithms.create(config.trainer)
@@ -201,7 +201,7 @@ def _check_best_metric(name: str) -> None:
     if not is_known(name):
         raise ConfigError(
             f"checkpointing.best_metric: no run logs {name}{meant(name)}",
-            hint="docs/metrics.md lists what runs log; auto is the accuracy of the first benchmark, or the reward",
+            hint="docs/metrics.md lists what runs log",
         )
 
 
@@ -225,10 +225,11 @@ def _check_evaluation(config: ExperimentConfig) -> None:
         return
     for index, entry in enumerate(config.evaluation):  # what only eval will need is told wrong now, too
         EvaluatorRegistry.create(entry.name, entry.config, where=f"evaluation[{index}]")
-    if config.best_metric.startswith("eval/"):
+    best = config.checkpointing.best_metric
+    if best.startswith("eval/"):
         raise ConfigError(
-            f"checkpointing.best_metric: {config.best_metric} is only known where trainer.eval_every is set",
-            hint="set trainer.eval_every, such as 10, or checkpointing.best_metric to auto",
+            f"checkpointing.best_metric: {best} is only known where trainer.eval_every is set",
+            hint="set trainer.eval_every, such as 10, or leave checkpointing.best_metric out",
         )
 
 

@@ -42,13 +42,13 @@ def eval(  # noqa: A001 - the name of the command
     baseline: Annotated[bool, typer.Option("--baseline", help="Score the starting model beside it.")] = False,
     benchmark: Benchmarks = None,
     more: MoreBenchmarks = None,
-    limit: Annotated[int | None, typer.Option(help="Score only so many items, drawn by the seed.")] = None,
-    samples: Annotated[int | None, typer.Option(help="Completions an item; its score is their mean.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Score only so many items, drawn by the seed.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Completions an item; its score is their mean.")] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="Sampling temperature; greedy for one sample otherwise.")
+        float | None, typer.Option(min=0, help="Sampling temperature; greedy for one sample otherwise.")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(help="Completions decoded together (generation.rollout_batch_size).")
+        int | None, typer.Option(min=1, help="Completions decoded together (generation.rollout_batch_size).")
     ] = None,
     force: Force = False,
     verify: Verify = False,

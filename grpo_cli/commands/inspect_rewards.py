@@ -111,9 +111,11 @@ def _request(
     from pipelines.evaluation.targets import target
     from pipelines.inspect_rewards import Request
 
-    if samples is None and checkpoint is None:
-        return Request("completions" if completions else "gold", rows or GOLD_ROWS, completions=completions)
     if completions is not None:
-        other = "--samples" if samples else "--checkpoint"
-        raise ConfigError(f"--completions and {other} exclude each other", hint="give one of them")
+        others = {"--samples": samples, "--checkpoint": checkpoint, "--rows": rows}
+        if given := [name for name, value in others.items() if value is not None]:
+            raise ConfigError(f"--completions and {given[0]} exclude each other", hint="give one of them")
+        return Request("completions", completions=completions)
+    if samples is None and checkpoint is None:
+        return Request("gold", rows or GOLD_ROWS)
     return Request("samples", rows or SAMPLED_ROWS, samples or 1, target=target(config, checkpoint))

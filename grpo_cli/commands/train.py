@@ -114,16 +114,11 @@ def _show_plan(out: Output, loaded: Loaded, *, verify: bool, everything: bool) -
 def _stages(config: ExperimentConfig, *, verify: bool) -> list[dict[str, Any]]:
     from pipelines import preprocess
     from pipelines import train as stage
+    from pipelines.status import train_that_waits
 
-    found = [preprocess.state(config, verify=verify)]
-    if found[0].status == "cached":
-        found.append(stage.state(config, verify=verify))
-    rows: list[dict[str, Any]] = [
-        {"stage": s.stage, "status": s.status, "why": s.lines, "directory": s.directory} for s in found
-    ]
-    if len(rows) == 1:
-        rows.append({"stage": "train", "status": "waits", "why": ["preprocess runs first"], "directory": None})
-    return rows
+    first = preprocess.state(config, verify=verify)
+    then = stage.state(config, verify=verify) if first.status == "cached" else train_that_waits(config)
+    return [{"stage": s.stage, "status": s.status, "why": s.lines, "directory": s.directory} for s in (first, then)]
 
 
 def _print_plan(out: Output, record: dict[str, Any]) -> None:

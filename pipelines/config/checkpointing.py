@@ -22,9 +22,9 @@ class CheckpointingConfig(Section):
     save_optimizer_state: bool = True
     """Save the optimizer too, so that a resumed run continues bit for bit."""
 
-    best_metric: str = Field(default="auto", min_length=1)
+    best_metric: str = Field(default="reward", min_length=1)
     """Metric that decides which checkpoint is the best, such as eval/exact_match/accuracy.
-    auto = the first benchmark's accuracy if the run is evaluated on the way (trainer.eval_every), else reward."""
+    Not given, it is the first benchmark's accuracy where the run is evaluated on the way (trainer.eval_every)."""
 
     best_mode: Literal["max", "min"] = "max"
     """Whether the best value of best_metric is its largest or its smallest."""

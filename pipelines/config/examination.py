@@ -41,7 +41,8 @@ class Examination:
             self.warnings.append(found)
             return
         problem = located(found, self.origins) if isinstance(found, GrpoError) else found
-        if problem not in self.problems and not _overlap(problem.paths, self.replaced):
+        told = {(each.paths, each.message) for each in self.problems}  # two places may hint at different remedies
+        if (problem.paths, problem.message) not in told and not _overlap(problem.paths, self.replaced):
             self.problems.append(problem)
 
     def in_order(self) -> list[Problem]:

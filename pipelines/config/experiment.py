@@ -53,15 +53,6 @@ class ExperimentConfig(Section):
     """Python files that register rewards, evaluators, algorithms or loaders."""
 
     @property
-    def best_metric(self) -> str:
-        """`checkpointing.best_metric`, with `auto` resolved."""
-        chosen = self.checkpointing.best_metric
-        if chosen != "auto":
-            return chosen
-        evaluated = self.trainer.eval_every and self.evaluation
-        return f"eval/{self.evaluation[0].name}/accuracy" if evaluated else "reward"
-
-    @property
     def plugin_files(self) -> tuple[str, ...]:
         """The files to import before names are looked up: `plugins`, and `rewards/NAME.py` where a reward has one.
 
@@ -69,6 +60,15 @@ class ExperimentConfig(Section):
         """
         own = (Path("rewards", f"{reward.name}.py") for reward in self.rewards if reward.name.isidentifier())
         return tuple(dict.fromkeys([*self.plugins, *(path.as_posix() for path in own if path.is_file())]))
+
+    @model_validator(mode="after")
+    def _evaluations_find_the_best(self) -> "ExperimentConfig":
+        """Where nobody chose a metric; written down here, so that it is shown, compared and kept like any value."""
+        if self.trainer.eval_every and self.evaluation and "best_metric" not in self.checkpointing.model_fields_set:
+            accuracy = f"eval/{self.evaluation[0].name}/accuracy"
+            best = self.checkpointing.model_copy(update={"best_metric": accuracy})
+            object.__setattr__(self, "checkpointing", best)
+        return self
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "ExperimentConfig":

@@ -137,12 +137,12 @@ def _is_given(config: Section, path: Path) -> bool:
 
 def _with(config: ExperimentConfig, settings: Mapping[str, Any]) -> ExperimentConfig:
     """The configuration with some values set by dotted key, checked as a whole."""
-    values = config.model_dump()
+    values = config.model_dump(exclude_unset=True)
     for key, value in settings.items():
         *sections, name = key.split(".")
         holder = values
         for section in sections:
-            holder = holder[section]
+            holder = holder.setdefault(section, {})
         holder[name] = value
     try:
         return ExperimentConfig.model_validate(values)

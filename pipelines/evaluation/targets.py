@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pipelines.config import ExperimentConfig
-from pipelines.errors import CheckpointError, StageError
+from pipelines.errors import CheckpointError, NoCheckpointError, StageError
 from pipelines.files import at_home, read_json
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def target(config: ExperimentConfig, given: Path | str | None = None) -> Target:
     newest = newest_checkpoint(directory / config.checkpointing.checkpoint_dir) or newest_checkpoint(directory)
     if newest is not None:
         return Target(newest.name, newest, words)
-    raise CheckpointError(
+    raise NoCheckpointError(
         f"{directory} holds no checkpoint" if directory.is_dir() else f"there is no checkpoint directory {directory}",
         hint="give a directory with model.safetensors or adapters.safetensors, a run's output_dir, "
         f"`{BEST}`, `{LAST}`, or `{BASE}` for the model that training starts from",
@@ -96,7 +96,7 @@ def _of_run(config: ExperimentConfig, words: str) -> Target:
     if words == LAST:
         found = newest_checkpoint(run)
         return STARTING_MODEL if found is None else Target(found.name, found)
-    metric, mode = config.best_metric, config.checkpointing.best_mode
+    metric, mode = config.checkpointing.best_metric, config.checkpointing.best_mode
     found = best_checkpoint(run, metric, mode)
     if found is None:
         others = " or ".join(sorted({name for path in _complete(run) if (name := _recorded(path)[0])}))

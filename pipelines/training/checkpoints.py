@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from pipelines.config import CheckpointingConfig
-from pipelines.errors import CheckpointError
+from pipelines.errors import CheckpointError, NoCheckpointError
 from pipelines.files import TEMPORARY_SUFFIX, sync_directory
 from pipelines.training import checkpoint_files as files
 from pipelines.training.checkpoint_files import Checkpoint, Manifest
@@ -88,7 +88,8 @@ class Checkpoints:
         found = self.problems(path)
         if found:
             steps = ", ".join(str(step) for step in self.steps()) or "none"
-            raise CheckpointError(
+            error = CheckpointError if path.is_dir() else NoCheckpointError
+            raise error(
                 f"{path} is no usable checkpoint: {'; '.join(found)}", hint=f"steps in {self.directory}: {steps}"
             )
         return files.read(path)

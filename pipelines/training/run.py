@@ -12,7 +12,7 @@ from mlx import nn
 from pipelines import backend
 from pipelines.algorithms.base import BaseAlgorithm
 from pipelines.algorithms.regions import tags_for
-from pipelines.config import CheckpointingConfig, ExperimentConfig, check_layer_ranges
+from pipelines.config import ExperimentConfig, check_layer_ranges
 from pipelines.errors import CheckpointError
 from pipelines.models.leaves import leaves
 from pipelines.models.load import LoadedModel, load
@@ -57,7 +57,7 @@ def train(config: ExperimentConfig, directory: Path, tokens: Path, options: Opti
     All `ranks` must call this with the same configuration; rank 0 finds the checkpoint and writes into the directory.
     """
     with repeated_warnings() as warnings:
-        checkpoints = Checkpoints(directory / config.checkpointing.checkpoint_dir, _checkpointing(config))
+        checkpoints = Checkpoints(directory / config.checkpointing.checkpoint_dir, config.checkpointing)
         found = _found(checkpoints, options.resume, ranks)
         drawn = config.trainer.seed if config.trainer.seed >= 0 else ranks.told(secrets.randbelow(2**31))
         progress = Progress(seed=drawn) if found is None else Progress.from_dict(found.state)
@@ -100,11 +100,6 @@ def _found(checkpoints: Checkpoints, resume: str, ranks: Ranks) -> Checkpoint | 
         own = checkpoints.latest() if resume == "auto" else checkpoints.at(resume)
     path = ranks.told(None if own is None else str(own.path.resolve()))
     return own if ranks.leads or path is None else checkpoint_files.read(Path(path))
-
-
-def _checkpointing(config: ExperimentConfig) -> CheckpointingConfig:
-    """The settings of checkpoints with the name of the best metric spelled out."""
-    return config.checkpointing.model_copy(update={"best_metric": config.best_metric})
 
 
 @dataclass(frozen=True)
@@ -157,7 +152,7 @@ def _loop(  # noqa: PLR0917 - the pieces of a run, each once
     stop: StopRequest,
     ranks: Ranks,
 ) -> Loop:
-    checkpointing, patience = _checkpointing(config), config.trainer.early_stop_after
+    checkpointing, patience = config.checkpointing, config.trainer.early_stop_after
     return Loop(
         collector=parts.collector,
         updater=parts.updater,

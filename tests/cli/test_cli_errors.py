@@ -109,6 +109,12 @@ def test_an_unknown_option_names_the_commands_help(tmp_path):
     )
 
 
+def test_an_option_without_its_value_names_the_commands_help(tmp_path):
+    done = grpo("train", "--set", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: Option '--set' requires an argument.\nhint: see `grpo train --help`\n"
+
+
 def test_a_configuration_error_reaches_the_boundary(tmp_path):
     done = grpo("preprocess", "--set", "trainer.learning_rat=1", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

@@ -53,7 +53,8 @@ def test_a_dry_run_shows_every_value_with_its_origin_and_does_nothing(trained):
     assert "trainer.grpo_beta = 0.0  (--set)" in lines
     assert "trainer.grad_clip_norm = 1.0  (default)" in lines
     assert any(line.startswith("preprocess  missing") for line in lines)
-    assert "train  waits" in lines
+    assert [line for line in lines if line.startswith("train  ")] == ["train  missing  outputs/run"]
+    assert "  waits for preprocess" in lines
     assert "<|user|>" in dry.stdout
 
 

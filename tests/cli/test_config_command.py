@@ -176,7 +176,9 @@ def test_check_knows_models_that_are_not_here(grpo):
         ["default: 1 warning"],
         ["warning: model.model_path: would be downloaded from the hub: nobody/knows (revision main)"],
     )
-    assert grpo("check", "-s", "model.model_path=./gone")[0] == 2
+    gone = grpo("check", "-s", "model.model_path=./gone")
+    assert gone[:2] == (2, ["default: 1 problem"])
+    assert gone[2][0] == "error: --set: model.model_path: no model directory at ./gone"
     Path("run").mkdir()
     Path("run/identity.json").touch()
     assert grpo("check", "-s", "model.model_path=run")[2][0] == "error: run is a run, not a model"

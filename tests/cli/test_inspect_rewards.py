@@ -166,6 +166,7 @@ def test_several_samples_say_where_there_is_nothing_to_learn(inspect, tmp_path):
         (("-s", "plugins=[absent.py]"), "--set: plugins.0: there is no file 'absent.py'"),
         (("--completions", "absent.jsonl"), "there is no file absent.jsonl"),
         (("--completions", "x", "--samples", "2"), "--completions and --samples exclude each other"),
+        (("--completions", "x", "--rows", "2"), "--completions and --rows exclude each other"),
         (("--completions", "x", "--checkpoint", "base"), "--completions and --checkpoint exclude each other"),
     ],
 )

@@ -87,6 +87,18 @@ def test_lists_are_replaced_and_their_origins_too(write):
     assert "rewards.1.name" not in loaded.origins
 
 
+def test_evaluations_find_the_best_unless_a_metric_is_chosen():
+    def best(*overrides):
+        return load([], overrides).config.checkpointing.best_metric
+
+    own = "evaluation=[{name: sums}, {name: exact_match}]"
+    assert best() == best(own) == "reward"
+    assert best("trainer.eval_every=5") == "eval/exact_match/accuracy"
+    assert best("trainer.eval_every=5", own, "checkpointing.save_every=9") == "eval/sums/accuracy"
+    assert best("trainer.eval_every=5", "checkpointing.best_metric=reward") == "reward"
+    assert best("trainer.eval_every=5", "evaluation=[]") == "reward"
+
+
 def test_a_section_can_be_switched_off_again():
     config = resolve([ACCEPTANCE], ["trainer.lr_schedule_config=null"], {}).config
     assert config.trainer.lr_schedule_config is None

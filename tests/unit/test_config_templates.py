@@ -88,6 +88,7 @@ def test_advanced_switches_on_what_it_says(tmp_path):
     assert weights[0] >= sum(weights[1:])
     RewardComposer(config.rewards)
     assert trainer.eval_every == 22
+    assert config.checkpointing.best_metric == "eval/exact_match/accuracy"
     plain = load_text(render_template("standard"), tmp_path / "s.yaml").config
     assert (plain.model, plain.rewards) == (ExperimentConfig().model, ExperimentConfig().rewards)
 

@@ -163,7 +163,10 @@ def test_the_command_refuses_with_two_lines(config):
     unknown = grpo("eval", "--benchmark", "exact_mach")
     assert (unknown.returncode, unknown.stdout) == (2, "")
     assert "did you mean 'exact_match'?" in unknown.stderr
-    assert grpo("eval", "--checkpoint", "nowhere").returncode == 1
+    assert grpo("eval", "--checkpoint", "nowhere").returncode == 2
+    none = grpo("eval", "--limit", "0")
+    assert none.returncode == 2
+    assert none.stderr.startswith("error: Invalid value for '--limit'")
 
 
 def test_a_benchmark_that_cannot_be_run_leaves_the_others_their_scores(config, capsys):

@@ -195,6 +195,7 @@ def test_a_step_that_is_not_there_costs_nothing(folder, monkeypatch):
     config = begun(monkeypatch, settings(folder, "nowhere"))
     with pytest.raises(CheckpointError, match="step_000001 is no usable checkpoint") as told:
         train.run(config, options=quiet(resume="1"))
+    assert told.value.exit_code == 2
     assert "2, 3" in told.value.hint
     assert [record["step"] for record in records(config)] == [1, 2, 3]
     assert checkpoint(config, 3).is_dir()

@@ -116,7 +116,7 @@ def test_a_run_is_the_same_with_evaluations_and_they_are_what_eval_says(folder):
 def test_the_best_evaluation_is_saved_and_kept(folder):
     config = settings(folder, "best", "scripted", eval_every=1)
     config = config.model_copy(update={"checkpointing": config.checkpointing.model_copy(update={"keep_last_n": 1})})
-    assert config.best_metric == "eval/scripted/accuracy"
+    assert config.checkpointing.best_metric == "eval/scripted/accuracy"
     result = train.run(config, options=QUIET)
     assert result.summary["curve"] == list(CURVE)
     assert steps(config) == ["step_000002", "step_000004"]
