@@ -42,4 +42,5 @@ class ReasoningGym(BaseReward):
             return None
         if not is_installed():
             raise ModuleNotFoundError(f"the row is of reasoning-gym, which is not installed: {INSTALL}")
-        return score(context.answer, place)
+        found, reason = score(context.answer, place)
+        return {"reward": found, "reason": reason} if reason else found

@@ -2,8 +2,8 @@
 
     python tests/fuzz/drive.py [--seconds 60] [TARGET]
 
-Without TARGET each has its turn, so many seconds long, in a process of its own. An input that makes a target raise
-something undocumented, or think for longer than ten seconds, is saved, and the exit code is 1.
+Without TARGET each has its turn, so many seconds long; always in a process of its own. An input that makes a target
+raise something undocumented, or think for longer than ten seconds, is saved, and the exit code is 1.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
+import os
 import random
 import re
 import signal
@@ -130,17 +131,15 @@ def _crashed(name: str, data: bytes, trace: str) -> int:
 
 
 def with_atheris(name: str, target, seconds: float) -> None:
-    """libFuzzer, guided by coverage of our code; it ends the process, with a code of its own if a target crashed.
-
-    Written from the documentation of atheris (Setup, Fuzz, instrument_imports) and not run where it cannot be
-    installed.
-    """
+    """libFuzzer, guided by coverage of our code; it ends the process, with a code of its own if a target crashed."""
     import atheris
 
-    corpus = Path(tempfile.mkdtemp(prefix=f"grpo-fuzz-{name}-"))
+    room = Path(tempfile.mkdtemp())
+    corpus = room / "corpus"
+    corpus.mkdir()
     for number, seed in enumerate(target.seeds):
         (corpus / str(number)).write_bytes(seed)
-    words = corpus.with_suffix(".dict")
+    words = room / "words.dict"
     words.write_text(
         "".join(f'"{"".join(f"{chr(92)}x{byte:02x}" for byte in word)}"\n' for word in target.words if word)
     )
@@ -157,20 +156,30 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("target", nargs="?", default="", help="one target; all of them without it")
     parser.add_argument("--seconds", type=float, default=60, help="for each target")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the mutator")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     targets = load_targets()
     if options.target and options.target not in targets:
         _say(f"error: there is no target {options.target!r}\nhint: there are {', '.join(targets)}")
         return 2
-    if not options.target:
-        rest = ["--seconds", str(options.seconds), "--seed", str(options.seed)]
-        calls = [subprocess.run([sys.executable, __file__, name, *rest], check=False) for name in targets]
-        return int(any(call.returncode for call in calls))
+    if not options.here:
+        names = [options.target] if options.target else list(targets)
+        return int(
+            any([_apart(name, "--seconds", str(options.seconds), "--seed", str(options.seed)) for name in names])
+        )
     warnings.simplefilter("error")
     if HAS_ATHERIS:
         _say(f"{options.target}: atheris")
         with_atheris(options.target, targets[options.target], options.seconds)
     return with_mutator(options.target, targets[options.target], options.seconds, options.seed)
+
+
+def _apart(name: str, *options: str) -> int:
+    """One target in a process of its own; libFuzzer ends it at once, so what it wrote on the way is removed here."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="grpo-fuzz-", dir=memory if memory.is_dir() else None) as room:
+        call = [sys.executable, __file__, name, "--here", *options]
+        return subprocess.run(call, check=False, env={**os.environ, "TMPDIR": room}).returncode
 
 
 def _say(text: str) -> None:

@@ -105,10 +105,9 @@ _rooms: dict[int, Path] = {}
 
 
 def _room() -> Path:
-    """An empty folder of this process, the same each time; made in memory where that is possible."""
+    """An empty folder of this process, the same each time."""
     if os.getpid() not in _rooms:
-        memory = Path("/dev/shm")
-        _rooms[os.getpid()] = Path(tempfile.mkdtemp(prefix="grpo-fuzz-", dir=memory if memory.is_dir() else None))
+        _rooms[os.getpid()] = Path(tempfile.mkdtemp(prefix="grpo-fuzz-"))
     return _rooms[os.getpid()]
 
 

@@ -1,14 +1,16 @@
 """Data sets of the package reasoning-gym, by name, where it is installed.
 
-Written from its documented interface: `create_dataset(name, size=, seed=, **options)`, whose entries have a
-`question`, an `answer` and `metadata`, and whose `score_answer(answer, entry)` is the checker. Entries are asked for by
-their index, since iterating adds random ids; a row keeps the index, not the metadata, which is not always JSON.
+`create_dataset(name, size=, seed=, **options)` has entries with a `question`, an `answer` and `metadata`, and
+`score_answer(answer, entry)` is the checker. Entries are asked for by their index, since iterating adds random ids; a
+row keeps the index, not the metadata, which is not always JSON. Run with reasoning-gym 0.1.25.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import redirect_stdout
 from functools import lru_cache
 from hashlib import blake2b
 from importlib import import_module
@@ -26,7 +28,7 @@ PREFIX = "reasoning_gym:"
 SPARE = 20
 """How many times as many entries are looked at as rows are wanted: simple data sets repeat their questions."""
 REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
-"""What the package raises for a name, an option or an entry that it cannot make."""
+"""What the package raises for a name, an option or an entry that it cannot make, or an answer that it cannot read."""
 
 
 class Source(NamedTuple):
@@ -66,17 +68,22 @@ def is_installed() -> bool:
     return find_spec(PACKAGE) is not None
 
 
+def names() -> tuple[str, ...]:
+    """The data sets of the package; none where it is not installed."""
+    return tuple(import_module(f"{PACKAGE}.factory").DATASETS) if is_installed() else ()
+
+
 @lru_cache(maxsize=4)
 def opened(source: Source) -> Any:
-    """The package's data set. ConfigError if it has none of that name, or not with these options."""
+    """The package's data set. ConfigError if it cannot be made with these options."""
     package = import_module(PACKAGE)
     try:
         return package.create_dataset(source.name, size=source.size, seed=source.seed, **json.loads(source.options))
     except REFUSALS as error:
         raise ConfigError(
-            f"data.synthetic.task and data.synthetic.options: reasoning-gym refuses {source.name!r}"
-            f" with {source.options}: {type(error).__name__}: {error}",
-            hint="names and settings are in the package's GALLERY.md",
+            f"data.synthetic.options: reasoning-gym refuses {source.name!r} with {source.options}:"
+            f" {type(error).__name__}: {error}",
+            hint="the settings of each data set are in the package's GALLERY.md",
         ) from error
 
 
@@ -84,7 +91,7 @@ def examples(source: Source) -> Iterator[Example]:
     """Every entry as a row; repeated questions too."""
     for index in range(source.size):
         try:
-            entry = opened(source)[index]
+            entry = _made(source, index)
         except REFUSALS as error:
             raise DataError(
                 f"data.synthetic: entry {index} of reasoning-gym's {source.name!r}: {type(error).__name__}: {error}",
@@ -119,17 +126,32 @@ def different(found: Iterable[Example], start: int, stop: int) -> Iterator[Examp
 @lru_cache(maxsize=1024)
 def entry_of(source: Source, index: int, asked: str) -> dict[str, Any]:
     """The entry behind a row. ValueError if the package that is installed now asks something else there."""
-    entry: dict[str, Any] = opened(source)[index]
+    entry = _made(source, index)
     if _digest(str(entry["question"])) != asked:
-        raise ValueError(f"entry {index} of {source.name!r} is another question now: was reasoning-gym updated?")
+        raise ValueError(
+            f"entry {index} of {source.name!r} is another question here: another version of reasoning-gym made the"
+            " rows, or the data set differs from process to process (then set PYTHONHASHSEED=0 in the environment and"
+            " preprocess with --force)"
+        )
     return entry
 
 
-def score(answer: str, place: Mapping[str, Any]) -> float:
-    """What the data set's own scorer gives an answer to the row with this `meta.reasoning_gym`."""
+def _made(source: Source, index: int) -> dict[str, Any]:
+    with redirect_stdout(sys.stderr):  # some data sets print; stdout is for data
+        return opened(source)[index]
+
+
+def score(answer: str, place: Mapping[str, Any]) -> tuple[float, str]:
+    """What the data set's own scorer gives an answer to the row with this `meta.reasoning_gym`, and why if it is told.
+
+    A few scorers raise where they cannot read an answer: it is worth 0, and the reason is what they say.
+    """
     source = Source(place["name"], place["size"], place["seed"], place["options"])
     entry = entry_of(source, place["index"], place["asked"])
-    return float(opened(source).score_answer(answer=answer, entry=entry))
+    try:
+        return float(opened(source).score_answer(answer=answer, entry=entry)), ""
+    except REFUSALS as error:
+        return 0.0, f"the scorer cannot read it: {type(error).__name__}: {error}"
 
 
 def _digest(text: str) -> str:

@@ -36,12 +36,15 @@ def _task(synthetic: SyntheticConfig) -> Task | reasoning_gym.ReasoningGym:
     name = synthetic.task
     if name in TASKS:
         return TASKS[name](synthetic.difficulty, synthetic.options)
-    if not reasoning_gym.is_installed():
-        close = get_close_matches(name, TASKS, n=1)
+    others = reasoning_gym.names()
+    if name.removeprefix(reasoning_gym.PREFIX) not in others:
+        close = get_close_matches(name, (*TASKS, *others), n=1)
         guess = f"did you mean {close[0]!r}? " if close else ""
+        absent = ", and reasoning-gym is not installed" if not others else ", nor in reasoning-gym"
+        install = "" if others else f"; for others {reasoning_gym.INSTALL}"
         raise ConfigError(
-            f"data.synthetic.task: there is no task {name!r} here, and reasoning-gym is not installed",
-            hint=f"{guess}built in are {', '.join(TASKS)}; for others {reasoning_gym.INSTALL}",
+            f"data.synthetic.task: there is no task {name!r} here{absent}",
+            hint=f"{guess}built in are {', '.join(TASKS)}{install}",
         )
     return reasoning_gym.ReasoningGym(synthetic)
 
