@@ -6,6 +6,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -18,6 +19,8 @@ from pipelines.evaluation.hub import hub_file
 from pipelines.evaluation.questions import rendered
 from pipelines.files import at_home
 from pipelines.rows.lines import read_lines
+from pipelines.rows.loaders.hf import table_records
+from pipelines.rows.loaders.plain import plain
 from pipelines.rows.records import BadRowError, Row, parse
 
 if TYPE_CHECKING:
@@ -26,13 +29,15 @@ if TYPE_CHECKING:
 Fields = Mapping[str, Any]
 ReadT = TypeVar("ReadT")
 ROLES = ("user", "assistant")
+TABLES = (".parquet", ".arrow", ".csv")
+"""Endings of files that are tables; any other is read as JSONL."""
 
 
 class SourceConfig(EvaluatorConfig):
     """Where rows come from."""
 
     path: str | None = None
-    """JSONL file of the items, .gz too (null = the data set on the hub)."""
+    """File of the items: JSONL, .gz too, or a table as .parquet, .arrow or .csv (null = the data set on the hub)."""
 
     hub: str | None = None
     """Name of a data set on the Hugging Face hub, fetched once."""
@@ -54,7 +59,7 @@ class FileConfig(SourceConfig):
     """Solved examples shown before each item."""
 
     few_shot_path: str | None = None
-    """JSONL file that they are drawn from, with the run's seed; rows as in `path`."""
+    """File that they are drawn from, with the run's seed; as `path`."""
 
     system_prompt: str | None = None
     """System message of each item (null = data.system_prompt)."""
@@ -65,7 +70,7 @@ class FileConfig(SourceConfig):
     @model_validator(mode="after")
     def _has_examples(self) -> Self:
         if self.few_shot > self.own_examples and self.few_shot_path is None:
-            raise ValueError(f"few_shot is {self.few_shot}; give few_shot_path, a JSONL file of solved rows")
+            raise ValueError(f"few_shot is {self.few_shot}; give few_shot_path, a file of solved rows")
         if self.few_shot_path is not None and not self.few_shot:
             raise ValueError("few_shot_path: few_shot is 0, so no example is shown")
         return self
@@ -143,23 +148,32 @@ def source_of(settings: SourceConfig) -> Path:
         return there(settings.path)
     if settings.hub is not None:
         return hub_file(settings.hub, settings.hub_subset, settings.split)
-    raise DataError("no items are named", hint="give `path`, a JSONL file, or `hub` in the benchmark's config")
+    raise DataError("no items are named", hint="give `path`, a file, or `hub` in the benchmark's config")
 
 
 def rows_of(path: Path, read: Callable[[Fields], ReadT]) -> list[tuple[str, ReadT]]:
     """Where each row of a file stands, and what `read` makes of it; its BadRowError comes back as a DataError."""
-    found: list[tuple[str, ReadT]] = []
-    for line in read_lines(path):
-        where = f"{path}:{line.number}"
-        try:
-            found.append((where, read(parse(line.content.decode()))))
-        except UnicodeDecodeError as error:
-            raise DataError(f"{where}: not UTF-8", hint="save the file as UTF-8") from error
-        except BadRowError as error:
-            raise DataError(f"{where}: {error.message}", hint=error.hint) from error
+    if path.suffix.lower() in TABLES:
+        found = [(where, _made(where, read, partial(plain, record))) for where, record in table_records(path)]
+    else:
+        lines = ((f"{path}:{line.number}", line.content) for line in read_lines(path))
+        found = [(where, _made(where, read, partial(_parsed, content))) for where, content in lines]
     if not found:
-        raise DataError(f"{path}: no rows", hint="each line is an item of the benchmark as a JSON object")
+        raise DataError(f"{path}: no rows", hint="each row is an item of the benchmark")
     return found
+
+
+def _made(where: str, read: Callable[[Fields], ReadT], record: Callable[[], Fields]) -> ReadT:
+    try:
+        return read(record())
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8", hint="save the file as UTF-8") from error
+    except BadRowError as error:
+        raise DataError(f"{where}: {error.message}", hint=error.hint) from error
+
+
+def _parsed(line: bytes) -> Fields:
+    return parse(line.decode())
 
 
 def there(path: str) -> Path:

@@ -40,7 +40,7 @@ def _fetch(dataset: str, subset: str | None, split: str, path: Path) -> None:
         reason = str(error).partition("\n")[0]
         raise DataError(
             f"the data set {_full_name(dataset, subset, split)} cannot be fetched from the hub: {reason}",
-            hint="give its rows as a JSONL file instead: `path` in the benchmark's config",
+            hint="give its rows as a file instead: `path` in the benchmark's config",
         ) from error
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")

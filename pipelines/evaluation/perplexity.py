@@ -139,7 +139,7 @@ def _validation(sources: Sources) -> list[Prompt]:
     if not prompts:
         raise DataError(
             "there is no validation row with a completion to read",
-            hint="give `path`, a JSONL file, in the benchmark's config, or set data.val_path",
+            hint="give `path`, a file, in the benchmark's config, or set data.val_path",
         )
     return prompts
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
+from pipelines.config import DataConfig
 from pipelines.errors import DataError
 from pipelines.hub import before_fetching, would_download
 from pipelines.rows.lines import BOM, LONGEST_LINE_BYTES, refuse_irregular
@@ -43,6 +44,8 @@ MIXED = "extension<arrow.json>"
 SAVED = ("state.json", "dataset_dict.json")
 """One of them lies in a directory that `save_to_disk` wrote."""
 LOOKED_AT_BYTES = 4096
+WRONG_KEY = "look at data.hf_name, data.hf_subset, data.hf_split and the endings of the files"
+DAMAGED = "is the whole file there, and does its ending say what it is?"
 NO_TABLES = {
     re.compile(rb"version https://git-lfs"): ("a git-lfs pointer, not the data it points to", "run `git lfs pull`"),
     re.compile(rb"(?i)<(!doctype|html|\?xml)"): (
@@ -104,14 +107,7 @@ class HfLoader(BaseLoader):
                 return
 
     def rows(self, chunk: Chunk) -> Iterator[Item]:
-        import pyarrow as pa
-
-        first, content = chunk.content
-        table = pa.ipc.open_stream(content).read_all()
-        mixed = {column.name: column.type for column in table.schema if MIXED in str(column.type)}
-        for number, record in enumerate(table.to_pylist(), start=first):
-            decoded = {name: _decoded(record[name], kind) for name, kind in mixed.items()}
-            yield self.attempt(record | decoded, f"{chunk.path}:{number}")
+        return (self.attempt(record, place) for place, record in _read(chunk))
 
     def row(self, record: Mapping[str, Any], place: str) -> Row:
         """A column of whole numbers is as good as one of their texts."""
@@ -137,7 +133,8 @@ class HfLoader(BaseLoader):
         if place.lower().endswith(".csv"):
             yield from _csv_tables(Path(place))
             return
-        with TemporaryDirectory() as locks, _told(path):  # streams fill no cache, but want a place for a lock
+        hint = DAMAGED if Path(place).is_file() else WRONG_KEY
+        with TemporaryDirectory() as locks, _told(path, hint):  # streams fill no cache, but want a place for a lock
             yield from self._open(place, split, locks).with_format("arrow").iter(batch_size=CHUNK_ROWS)
 
     def _open(self, place: str, split: str | None, cache: str) -> Any:
@@ -162,6 +159,29 @@ class HfLoader(BaseLoader):
         for name in self.data.columns:
             if name not in names:
                 raise DataError(f"{path}: no column {name!r}", hint=f"data.columns: it has {', '.join(names)}")
+
+
+def table_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where each record of a local file stands, and its fields, whatever they are; `plain` makes JSON data of them.
+
+    DataError if the file cannot be read.
+    """
+    loader = HfLoader(DataConfig(train_path=str(path)))
+    loader.check(str(path))
+    for chunk in loader.cut(str(path)):
+        yield from _read(chunk)
+
+
+def _read(chunk: Chunk) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records of a piece of a table."""
+    import pyarrow as pa
+
+    first, content = chunk.content
+    table = pa.ipc.open_stream(content).read_all()
+    mixed = {column.name: column.type for column in table.schema if MIXED in str(column.type)}
+    for number, record in enumerate(table.to_pylist(), start=first):
+        decoded = {name: _decoded(record[name], kind) for name, kind in mixed.items()}
+        yield f"{chunk.path}:{number}", record | decoded
 
 
 def _refuse_no_table(path: Path) -> None:
@@ -249,7 +269,7 @@ def _whole(reader: csv.DictReader[str], path: Path) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def _told(path: str) -> Generator[None]:
+def _told(path: str, hint: str) -> Generator[None]:
     """What `datasets` and Arrow raise, as one error that names the source."""
     import pyarrow as pa
     from datasets.exceptions import DatasetsError
@@ -262,5 +282,5 @@ def _told(path: str) -> Generator[None]:
         reason = " ".join(str(error).split())[:300]
         raise DataError(
             f"{path}: cannot be read: {type(error).__name__}: {reason}",
-            hint="look at data.hf_name, data.hf_subset, data.hf_split and the file's ending",
+            hint=hint,
         ) from error
