@@ -108,7 +108,10 @@ def score(root: Path | str, weights: dict[str, str], correct: Sequence[float], *
 
 
 class Page(HTMLParser):
-    """The elements of a page, whether they close in order, what they refer to, and the cells of its tables."""
+    """The elements of a page, whether they close in order, what they refer to, the cells of its tables, and its boxes.
+
+    A box is the class and the text of what is shown about a sample: (`answer`, `42`), and (``, `Update 10`) above it.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -117,6 +120,8 @@ class Page(HTMLParser):
         self.references: list[tuple[str, str]] = []
         self.wrong: list[str] = []
         self.rows: list[list[str]] = []
+        self.boxes: list[tuple[str, str]] = []
+        self.size = len(text.encode())
         self.text = ""
         self.feed(text)
         self.close()
@@ -127,6 +132,8 @@ class Page(HTMLParser):
         self.wrong += [name for name, _ in attrs if name.startswith("on")]
         if tag not in VOID:
             self.open.append(tag)
+        if tag in ("pre", "b", "span"):
+            self.boxes.append((dict(attrs).get("class") or "", ""))
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
@@ -140,6 +147,9 @@ class Page(HTMLParser):
         if "style" in self.open:
             return
         self.text += data + " "
+        if self.open and self.open[-1] in ("pre", "b", "span"):
+            kind, before = self.boxes.pop()
+            self.boxes.append((kind, before + data))
         if {"td", "th"} & set(self.open):
             self.rows[-1][-1] += data
 

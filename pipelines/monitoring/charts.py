@@ -1,11 +1,14 @@
-"""Charts as SVG inside a page: histograms, and lines over the updates of a run. Their colours come with the page."""
+"""Charts as SVG inside a page: histograms, distributions, and lines over updates. Their colours come with the page."""
 
 from __future__ import annotations
 
+import itertools
 import math
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 
 from pipelines.monitoring.page import Html, joined, tag
 
@@ -28,6 +31,9 @@ MOST_POINTS = 240
 
 SMOOTHED_FROM = 30
 """So many points or more also get a line of means over a tenth of them."""
+
+MOST_BINS = 24
+"""Whole numbers are counted in so many bins at most, each 1, 2 or 5 times a power of ten wide."""
 
 TICKS = 4
 ROUNDING = 1e-9
@@ -90,6 +96,34 @@ def histogram(counts: Sequence[int], low: float, high: float, caption: str) -> H
     return tag("figure", tag("figcaption", caption), drawing)
 
 
+def distribution(before: Sequence[int], after: Sequence[int], caption: str) -> Html:
+    """How often whole numbers occur, as shares: `before` as an outline, `after`, which is not empty, as bars.
+
+    The caption is also a class of the drawing, so that the page may colour thinking and answer as it does elsewhere.
+    """
+    low, high = min([*before, *after]), max([*before, *after])
+    width = next(width for width in _widths() if high // width - low // width < MOST_BINS)
+    edges = [index * width - 0.5 for index in range(low // width, high // width + 2)]  # around whole numbers
+    old, new = (list(_shares(values, edges)) for values in (before, after))
+    scale = _Scale(edges[0], edges[-1], 0.0, 1.05 * max([*old, *new]))
+    marks = [_horizontal(scale, value, f"{value:.0%}") for value in ticks(0, scale.high)]
+    marks += _bars(edges, new, scale)
+    if before:
+        steps = "".join(
+            f"V{scale.y(share):.1f}H{scale.x(right):.1f}" for share, right in zip(old, edges[1:], strict=True)
+        )
+        marks.append(
+            tag("path", class_="outline", d=f"M{scale.x(edges[0]):.1f} {scale.y(0):.1f}{steps}V{scale.y(0):.1f}")
+        )
+    for value in ticks(scale.left, scale.right, 2 * TICKS):
+        if value == round(value):
+            text = {"x": f"{scale.x(value):.1f}", "y": f"{HEIGHT - 5}", "text-anchor": "middle"}
+            marks.append(tag("text", f"{value + 0.0:,.0f}", **text))
+    box = {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "class_": caption}
+    drawing = tag("svg", *marks, role="img", **box, **{"aria-label": caption})
+    return tag("figure", tag("figcaption", caption), drawing)
+
+
 def lines(drawn: Sequence[Line], caption: str, meaning: str = "") -> Html:
     """One metric of one or more runs; nothing for lines without values."""
     drawn = [line for line in drawn if line.steps]
@@ -114,6 +148,14 @@ def interval(low: float, value: float, high: float, colour: int) -> Html:
     )
     box = {"viewBox": f"0 0 {SPAN_WIDTH} {SPAN_HEIGHT}", "class_": f"span {look(colour)}"}
     return tag("svg", *marks, role="img", **box, **{"aria-label": f"{value:.1%}, {low:.1%} to {high:.1%}"})
+
+
+def bar(share: float) -> Html:
+    """A part of a whole, small enough for the cell of a table."""
+    long, box = f"{SPAN_WIDTH * _clamped(share)[0]:.1f}", {"x": "0", "y": "3", "height": "8"}
+    ground, mark = tag("rect", width=f"{SPAN_WIDTH}", class_="ground", **box), tag("rect", width=long, **box)
+    frame = {"viewBox": f"0 0 {SPAN_WIDTH} {SPAN_HEIGHT}", "class_": "span"}
+    return tag("svg", ground, mark, role="img", **frame, **{"aria-label": f"{share:.1%}"})
 
 
 def look(colour: int) -> str:
@@ -169,15 +211,42 @@ def _scale(drawn: Sequence[Line]) -> _Scale:
 def _grid(scale: _Scale) -> Iterator[Html]:
     values = ticks(scale.low, scale.high)
     for value, label in zip(values, labels(values), strict=True):
-        y = f"{scale.y(value):.1f}"
-        yield tag("line", x1=f"{LEFT}", x2=f"{WIDTH - RIGHT}", y1=y, y2=y)
-        text = {"x": f"{LEFT - 5}", "y": f"{scale.y(value) + 3:.1f}", "text-anchor": "end"}
-        pressed = {"textLength": f"{LEFT - 6}", "lengthAdjust": "spacingAndGlyphs"} if len(label) > LABEL_LENGTH else {}
-        yield tag("text", label, **text, **pressed)
+        yield _horizontal(scale, value, label)
     for step in sorted({scale.left, scale.right}):
         anchor = "end" if step == scale.right != scale.left else "start"
         text = {"x": f"{scale.x(step):.1f}", "y": f"{HEIGHT - 5}", "text-anchor": anchor}
         yield tag("text", f"{step:,.0f}", **text)
+
+
+def _widths() -> Iterator[int]:
+    """1, 2, 5, 10, 20, ..."""
+    return (factor * 10**power for power in itertools.count() for factor in (1, 2, 5))
+
+
+def _shares(values: Sequence[int], edges: Sequence[float]) -> Iterator[float]:
+    """The part of the values between each two edges."""
+    ordered = sorted(values)
+    below = [bisect(ordered, edge) for edge in edges]
+    return ((upper - lower) / max(1, len(values)) for lower, upper in pairwise(below))
+
+
+def _bars(edges: Sequence[float], shares: Sequence[float], scale: _Scale) -> Iterator[Html]:
+    gap = min(1.0, (scale.x(edges[1]) - scale.x(edges[0])) / 8)
+    for (left, right), share in zip(pairwise(edges), shares, strict=True):
+        if share:
+            x, y, end = scale.x(left) + gap, scale.y(share), scale.x(right) - gap
+            box = {"x": f"{x:.1f}", "y": f"{y:.1f}", "width": f"{end - x:.1f}", "height": f"{scale.y(0) - y:.1f}"}
+            lowest, highest = left + 0.5, right - 0.5
+            said = f"{lowest:,.0f}" + (f" to {highest:,.0f}" if highest > lowest else "")
+            yield tag("rect", tag("title", f"{said}: {share:.1%}"), **box)
+
+
+def _horizontal(scale: _Scale, value: float, label: str) -> Html:
+    """A line of the grid with its label."""
+    y = f"{scale.y(value):.1f}"
+    text = {"x": f"{LEFT - 5}", "y": f"{scale.y(value) + 3:.1f}", "text-anchor": "end"}
+    pressed = {"textLength": f"{LEFT - 6}", "lengthAdjust": "spacingAndGlyphs"} if len(label) > LABEL_LENGTH else {}
+    return joined([tag("line", x1=f"{LEFT}", x2=f"{WIDTH - RIGHT}", y1=y, y2=y), tag("text", label, **text, **pressed)])
 
 
 def _line(line: Line, scale: _Scale) -> Iterator[Html]:

@@ -8,7 +8,9 @@ from pipelines.monitoring.charts import COLOURS, look, number
 from pipelines.monitoring.page import Html, joined, page, table, tag
 from pipelines.monitoring.progress import clock_text, memory_text
 from pipelines.reports import samples
+from pipelines.reports.breakdown import REST, breakdown, seconds, shares
 from pipelines.reports.curves import curves
+from pipelines.reports.lengths import lengths
 from pipelines.reports.provenance import differences, made_with
 from pipelines.reports.runs import Run
 from pipelines.reports.score_tables import score_tables
@@ -18,13 +20,9 @@ GENERATOR = "grpo report"
 """By this a page is known as one of ours, which another report may replace."""
 
 METHODS = {"grpo": "GRPO", "ppo": "PPO", "sft": "supervised fine-tuning"}
-PARTS = (
-    ("rollouts", "time/rollout_seconds"),
-    ("rewards", "time/reward_seconds"),
-    ("update", "time/update_seconds"),
-    ("benchmarks", "time/eval_seconds"),
-)
 MOST_WARNINGS = 12
+MOST_STEPS = 20
+"""Updates whose samples a page has, over all its runs, so that it stays small."""
 
 
 def report_page(runs: Sequence[Run], found: Sequence[Benchmark], seed: int) -> str:
@@ -36,7 +34,8 @@ def report_page(runs: Sequence[Run], found: Sequence[Benchmark], seed: int) -> s
         parts = [_legend(runs), _side_by_side(runs), _warnings(runs)]
         parts += [tag("h2", "What the runs do not share"), differences(runs)]
     parts += [tag("h2", "Scores"), score_tables(runs, found, seed), tag("h2", "Over the updates"), curves(runs)]
-    parts += [_folded("What {} wrote", run, runs, _written(run, found)) for run in runs]
+    parts += [_folded("What {} earned and what it took", run, runs, breakdown(run)) for run in runs]
+    parts += [_folded("What {} wrote", run, runs, _written(run, found, MOST_STEPS // len(runs))) for run in runs]
     parts += [_folded("What {} was made with", run, runs, made_with(run)) for run in runs]
     return page(title, tag("h1", title), *parts, generator=GENERATOR)
 
@@ -66,7 +65,13 @@ def _tiles(run: Run, found: Sequence[Benchmark], seed: int) -> Html:
     tokens = run.values("num_tokens")
     told = f"{number(tokens[-1])} completion tokens" if tokens else ""
     tiles.append(_tile("updates", f"{run.step:,} of {run.planned:,}", told))
-    tiles.append(_tile("time", clock_text(_seconds(run)), _shares(run)))
+    tiles.append(
+        _tile(
+            "time",
+            clock_text(seconds(run)),
+            ", ".join(f"{label} {share:.0%}" for label, share in shares(run).items() if label != REST),
+        )
+    )
     if memory := run.values("memory/peak_gb"):
         tiles.append(_tile("peak memory", _memory(memory), "held by MLX"))
     return tag("div", *tiles, class_="tiles")
@@ -99,17 +104,6 @@ def _gained(run: Run, one: Benchmark, seed: int) -> Html:
     return _tile(one.title, f"{100 * before.accuracy:.1f} → {now}", words)
 
 
-def _seconds(run: Run) -> float:
-    return run.total("time/step_seconds") + run.total("time/eval_seconds")
-
-
-def _shares(run: Run) -> str:
-    """Where the time went."""
-    whole = _seconds(run)
-    parts = [(label, run.total(name) / whole) for label, name in PARTS if whole]
-    return ", ".join(f"{label} {share:.0%}" for label, share in parts if share >= 0.005)
-
-
 def _memory(values_gb: Sequence[float]) -> str:
     return memory_text(max(values_gb, default=0.0))
 
@@ -127,7 +121,7 @@ def _side_by_side(runs: Sequence[Run]) -> Html:
         "state": lambda run: run.state,
         "reward": lambda run: _change(run, "reward"),
         "loss": lambda run: _change(run, "loss"),
-        "time": lambda run: clock_text(_seconds(run)),
+        "time": lambda run: clock_text(seconds(run)),
         "peak memory": lambda run: _memory(run.values("memory/peak_gb")),
     }
     if all("reward" in run.series for run in runs):
@@ -150,7 +144,7 @@ def _warnings(runs: Sequence[Run]) -> Html:
     return tag("ul", *shown, *rest, class_="warnings")
 
 
-def _written(run: Run, found: Sequence[Benchmark]) -> Html:
+def _written(run: Run, found: Sequence[Benchmark], most_steps: int) -> Html:
     parts: list[Html] = []
     for one in found:
         score, base = one.newest(run), one.base(run)
@@ -158,4 +152,4 @@ def _written(run: Run, found: Sequence[Benchmark]) -> Html:
             is_mean = bool({*base.stored.by_item.values(), *score.stored.by_item.values()} - {0.0, 1.0})
             told = samples.changed(changes(base, score), is_mean=is_mean)
             parts += [tag("h3", f"{one.title}: answers that changed"), told]
-    return joined([*parts, tag("h3", "Samples while it learnt"), samples.samples(run)])
+    return joined([*parts, lengths(run), tag("h3", "Samples while it learnt"), samples.samples(run, most_steps)])

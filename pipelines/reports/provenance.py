@@ -61,7 +61,7 @@ def made_with(run: Run) -> Html:
     inputs = [(INPUTS.get(name, name), sha256) for name, sha256 in sorted(run.identity.inputs.items())]
     parts = [
         tag("h3", "Settings that are not the defaults"),
-        table(("setting", "value"), chosen) if chosen else tag("p", "None."),
+        table(("setting", "value", "default"), chosen) if chosen else tag("p", "None."),
         tag("details", tag("summary", "All settings that shaped it"), tag("pre", whole)),
         tag("h3", "Read"),
         table(("what", "sha256"), inputs),
@@ -71,10 +71,21 @@ def made_with(run: Run) -> Html:
     return joined(parts)
 
 
-def _chosen(run: Run) -> list[tuple[str, str]]:
-    """The settings of a run that differ from the defaults of this version."""
+def _chosen(run: Run) -> list[tuple[str, str, str]]:
+    """The settings of a run that differ from the defaults of this version, beside those."""
     usual, own = _flat(ExperimentConfig().model_dump(mode="json")), _flat(run.settings)
-    return [(key, _value(own, key)) for key in own if key not in usual or own[key] != usual[key]]
+    return [
+        (key, _value(own, key), _value(usual, _section(key, usual)))
+        for key in own
+        if key not in usual or own[key] != usual[key]
+    ]
+
+
+def _section(key: str, usual: dict[str, Any]) -> str:
+    """The key itself or what it is a part of, as far as the defaults go."""
+    while key not in usual and "." in key:
+        key = key.rpartition(".")[0]
+    return key
 
 
 def _record(run: Run) -> list[Html]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,16 @@ LARGEST = 1e300
 
 Series = tuple[list[int], list[float]]
 """Updates, ascending, and a metric's values after them."""
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A logged completion without its texts; lengths are None in logs of versions that did not note them."""
+
+    step: int
+    length_tokens: int | None
+    thinking_length_tokens: int | None
+    is_cut: bool
 
 
 @dataclass(frozen=True)
@@ -104,18 +114,31 @@ class Run:
             return []
         return list(dict.fromkeys(text for _, warning, text in found if warning))
 
-    def samples(self, wanted: Sequence[int]) -> Iterator[dict[str, Any]]:
+    def samples(self, wanted: Collection[int]) -> Iterator[dict[str, Any]]:
         """The samples of some updates, as they were logged."""
-        for record in self._logged_samples():
+        for record in self._records():
             if record.get("step") in wanted:
                 yield record
 
+    @cached_property
+    def logged(self) -> list[Logged]:
+        """What the samples of all updates have in numbers, in the order of the log."""
+        return [
+            Logged(
+                step,
+                _whole(record.get("length_tokens")),
+                _whole(record.get("thinking_length_tokens")),
+                record.get("finish_reason") == "length",
+            )
+            for record in self._records()
+            if (step := _whole(record.get("step"))) is not None
+        ]
+
     def sampled_steps(self) -> list[int]:
         """The updates that samples were logged of."""
-        steps = (record.get("step") for record in self._logged_samples())
-        return sorted({step for step in steps if isinstance(step, int)})
+        return sorted({one.step for one in self.logged})
 
-    def _logged_samples(self) -> Iterator[dict[str, Any]]:
+    def _records(self) -> Iterator[dict[str, Any]]:
         path = self.directory / SAMPLES_FILE
         return jsonl.records(path) if path.is_file() else iter(())
 
@@ -192,6 +215,10 @@ def _series(path: Path) -> dict[str, Series]:
                 steps.append(step)
                 values.append(float(value))
     return found
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and 0 <= value <= LARGEST else None
 
 
 def _is_number(value: object) -> bool:

@@ -1,9 +1,9 @@
-"""What a model wrote: samples from the beginning, the middle and the end of a run, and answers that changed."""
+"""What a model wrote: samples of updates all over a run, by region, and answers that changed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pipelines.monitoring.charts import number
 from pipelines.monitoring.page import Html, joined, table, tag
@@ -11,8 +11,12 @@ from pipelines.monitoring.sinks import REDACTED
 from pipelines.reports.runs import Run
 from pipelines.reports.scores import Change
 
+T = TypeVar("T")
+
 EACH = 4
-MOST_TEXT, MOST_IN_CELL = 3000, 1000
+"""Samples of an update."""
+FEWEST_STEPS = 3
+MOST_TEXT, MOST_IN_CELL = 2000, 1000
 """Characters that are shown of a text by itself, and in a table."""
 SHOWN_CHANGES = {"won": 6, "lost": 6, "still wrong": 4}
 HEADINGS = {
@@ -23,54 +27,80 @@ HEADINGS = {
 """For items that are right or wrong, and for those whose samples may be both."""
 
 
-def samples(run: Run) -> Html:
-    """Completions of three updates: in each the best, the worst and those between, by reward."""
-    steps = run.sampled_steps()
-    chosen = sorted({steps[0], steps[len(steps) // 2], steps[-1]}) if steps else []
+def samples(run: Run, most_steps: int) -> Html:
+    """Completions of updates spread over the run: of each the best, the worst and those between, by reward."""
+    chosen = _evenly(run.sampled_steps(), max(most_steps, FEWEST_STEPS))
     logged: dict[int, list[dict[str, Any]]] = {step: [] for step in chosen}
-    for record in run.samples(chosen):
+    for record in run.samples(logged):
         logged[record["step"]].append(record)
+    if not chosen:
+        return tag("p", "No samples were logged.", class_="dim")
+    rewards = dict(zip(*run.series.get("reward", ((), ())), strict=True))
+    close = str(run.setting("generation", "think_end_tag") or "")
     parts = [
-        joined([tag("h4", f"Update {step}"), tag("div", *map(_sample, _spread(logged[step])), class_="samples")])
-        for step in chosen
+        _step(step, logged[step], rewards.get(step), close, is_open=step in (chosen[0], chosen[-1])) for step in chosen
     ]
-    return joined(parts) if parts else tag("p", "No samples were logged.", class_="dim")
+    return tag("div", *parts, class_="steps")
 
 
-def _spread(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The best, the worst and evenly what lies between; every one where there are few."""
+def _step(step: int, records: Sequence[Mapping[str, Any]], reward: float | None, close: str, *, is_open: bool) -> Html:
+    """One update, folded away or not."""
     ordered = sorted(records, key=lambda record: -(_float(record.get("reward")) or 0.0))
-    last = len(ordered) - 1
-    places = {round(index * last / (EACH - 1)) for index in range(EACH)} if last > 0 else {0}
-    return [ordered[place] for place in sorted(places)] if ordered else []
+    shown = _evenly(ordered, EACH)
+    told = [f"reward {number(reward)}"] if reward is not None else []
+    told += [f"{len(shown)} of {len(ordered)} samples" if len(shown) < len(ordered) else f"{len(shown)} samples"]
+    summary = tag("summary", tag("b", f"Update {step}"), " ", tag("span", " · ".join(told), class_="dim"))
+    body = tag("div", *(_sample(record, close) for record in shown), class_="samples")
+    return tag("details", summary, body, **({"open": ""} if is_open else {}))
 
 
-def _sample(record: Mapping[str, Any]) -> Html:
+def _evenly(items: Sequence[T], most: int) -> list[T]:
+    """At most so many of them, evenly spread, the first and the last included; `most` is at least two."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]
+
+
+def _sample(record: Mapping[str, Any], close: str) -> Html:
     rewards = record.get("rewards")
     parts = rewards.items() if isinstance(rewards, dict) else ()
-    values = [("reward", record.get("reward")), *parts, ("advantage", record.get("advantage"))]
-    shown = [f"{name} {_cell(value)}" for name, value in values]
-    shown += [f"{tokens} tokens"] if (tokens := record.get("length_tokens")) is not None else []
-    shown += ["cut off"] if record.get("finish_reason") == "length" else []
-    reference = record.get("reference")
-    expected = [Html("<br>"), f"reference: {excerpt(reference)}"] if reference and reference != REDACTED else []
-    return tag("div", *_said_to(record), tag("p", " · ".join(shown), *expected, class_="dim"))
+    values = [*parts, ("advantage", record.get("advantage"))]
+    shown = [f" · {name} {_cell(value)}" for name, value in values]
+    shown += [f" · {tokens} tokens"] if isinstance(tokens := record.get("length_tokens"), int) else []
+    shown += [" · cut off"] if record.get("finish_reason") == "length" else []
+    reward = tag("b", f"reward {_cell(record.get('reward'))}")
+    return tag("div", tag("p", reward, tag("span", *shown, class_="dim")), *_said_to(record, close))
 
 
-def _said_to(record: Mapping[str, Any]) -> list[Html]:
-    """The prompt, and what came of it; nothing where texts were not to be logged."""
+def _said_to(record: Mapping[str, Any], close: str) -> list[Html]:
+    """The prompt, what came of it by region, and what was expected; nothing where texts were not to be logged."""
     if record.get("completion") == REDACTED:
         return []
-    return [tag("pre", excerpt(record.get("prompt")), class_="prompt"), tag("pre", _regions(record))]
+    texts = [
+        ("prompt", record.get("prompt"), MOST_TEXT // 2),
+        *((*part, MOST_TEXT) for part in _regions(record, close)),
+    ]
+    if reference := record.get("reference"):
+        texts.append(("reference", reference, MOST_TEXT // 2))
+    cells = [
+        cell
+        for kind, text, most in texts
+        for cell in (tag("span", kind, class_=kind), tag("pre", excerpt(text, most), class_=kind))
+    ]
+    return [tag("div", *cells, class_="said")]
 
 
-def _regions(record: Mapping[str, Any]) -> Html:
-    """A completion with its thinking set apart."""
-    completion, thinking = str(record.get("completion") or ""), record.get("thinking")
-    if not completion:
-        return tag("span", "(an empty completion)", class_="dim")
-    before, found, after = completion.partition(str(thinking)) if thinking else (completion, "", "")
-    return joined([excerpt(before), tag("span", excerpt(found), class_="thinking"), excerpt(after)])
+def _regions(record: Mapping[str, Any], close: str) -> list[tuple[str, str]]:
+    """A completion as its thinking, which ends with the last close tag, and its answer; what is empty is left out.
+
+    Where no tag closes, it is all thinking or all answer, as it was when it was cut on its tokens.
+    """
+    whole = str(record.get("completion") or "")
+    before, tag_text, answer = whole.rpartition(close) if close else ("", "", whole)
+    if not tag_text and record.get("thinking"):
+        before, answer = whole, ""
+    parts = [("thinking", (before + tag_text).strip()), ("answer", answer.strip())]
+    return [part for part in parts if part[1]] or [("answer", "(an empty completion)")]
 
 
 def changed(found: Mapping[str, Sequence[Change]], *, is_mean: bool) -> Html:

@@ -70,7 +70,7 @@ class RewardComposer:
             RewardRegistry.create(entry.name, entry.config, where=f"rewards[{index}]")
             for index, entry in enumerate(configs)
         ]
-        self.names = _distinct([RewardRegistry.canonical(entry.name) for entry in configs])
+        self.names = component_names([entry.name for entry in configs])
         self.weights: Floats = np.array([entry.weight for entry in configs], dtype=np.float32)
         self.max_failure_fraction = max_failure_fraction
 
@@ -187,8 +187,9 @@ def weighted_mean(values: Floats, weights: Floats) -> Floats:
     return np.divide(total.sum(axis=1), sums, out=np.full(len(values), np.nan), where=sums != 0).astype(np.float32)
 
 
-def _distinct(names: list[str]) -> tuple[str, ...]:
-    """Two rewards of one name are told apart by a number: exact_match, exact_match_2."""
+def component_names(configured: Sequence[str]) -> tuple[str, ...]:
+    """Names under which rewards are logged: no aliases, and two of one name as exact_match and exact_match_2."""
+    names = [RewardRegistry.canonical(name) for name in configured]
     taken: list[str] = []
     for name in names:
         word, number = name, 1

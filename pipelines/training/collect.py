@@ -96,7 +96,7 @@ class RolloutCollector:
         return Collected(
             self._sequences(found, values, kept),
             metrics,
-            samples=lambda: sample_records(found.rollouts, found.contexts, found.scores, values),
+            samples=lambda: sample_records(found.rollouts, found.thinking, found.contexts, found.scores, values),
             references=None if self.references is None else self.references(step, indices),
         )
 

@@ -82,9 +82,13 @@ def _spread(mean: str, std: str, values: np.ndarray) -> dict[str, float]:
 
 
 def sample_records(
-    rollouts: Rollouts, contexts: Sequence[RewardContext], scores: Scores, advantages: np.ndarray
+    rollouts: Rollouts,
+    thinking: np.ndarray,
+    contexts: Sequence[RewardContext],
+    scores: Scores,
+    advantages: np.ndarray,
 ) -> list[dict[str, Any]]:
-    """One record a completion for samples.jsonl."""
+    """One record a completion for samples.jsonl; `thinking` `[N]` is the length of its first region."""
     return [
         {
             "prompt": context.prompt_text,
@@ -96,6 +100,7 @@ def sample_records(
             "rewards": {name: _number(v) for name, v in zip(scores.names, scores.values[n], strict=True)},
             "advantage": _number(advantages[n]),
             "length_tokens": int(rollouts.lengths[n]),
+            "thinking_length_tokens": int(thinking[n]),
             "finish_reason": context.finish_reason,
         }
         for n, context in enumerate(contexts)

@@ -11,6 +11,7 @@ from stage_world import tree
 
 from grpo_cli import app
 from grpo_cli.commands import report as command
+from pipelines.config import ExperimentConfig
 from pipelines.evaluation.records import own
 from pipelines.monitoring.charts import number
 from pipelines.reports.page import MOST_WARNINGS
@@ -90,7 +91,8 @@ def test_one_run_in_numbers(report):
     assert f"{number(records[-1]['num_tokens'])} completion tokens" in page.text
     for name in ("reward", "loss", "learning_rate"):
         assert f'"{name}: run {number(records[-1][name])}"' in Path(found["path"]).read_text()
-    assert page.row("trainer.num_training_steps") == ["trainer.num_training_steps", "3"]
+    usual = ExperimentConfig().trainer.num_training_steps
+    assert page.row("trainer.num_training_steps") == ["trainer.num_training_steps", "3", str(usual)]
     assert page.row("training rows as tokens")[1] == read([Path("a/run")])[0].identity.inputs["preprocess"]
     assert "3 of 3" in page.text
     assert "Wrong before" in page.text

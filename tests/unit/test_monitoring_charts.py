@@ -9,7 +9,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.monitoring import charts
-from pipelines.monitoring.charts import MOST_POINTS, Line, buckets, histogram, interval, labels, lines, number, ticks
+from pipelines.monitoring.charts import (
+    MOST_POINTS,
+    Line,
+    buckets,
+    distribution,
+    histogram,
+    interval,
+    labels,
+    lines,
+    number,
+    ticks,
+)
 from pipelines.monitoring.charts import smoothed as smooth
 
 NUMBERS = st.one_of(
@@ -253,6 +264,45 @@ def test_texts_are_escaped_everywhere():
 def test_histograms_stay_inside(counts, low, high):
     figure = checked(histogram(counts, low, high, "rewards"), charts.CHART_WIDTH, charts.CHART_HEIGHT)
     assert [int(bar.find("title").text) for bar in figure.iter("rect")] == [count for count in counts if count]
+
+
+LENGTHS = st.lists(st.one_of(st.integers(0, 40), st.integers(0, 10**6)), max_size=60)
+
+
+@EACH
+@given(LENGTHS, LENGTHS.filter(bool))
+@example([], [0])
+@example([10**6], [0])
+def test_distributions_stay_inside_and_their_bars_are_shares(before, after):
+    figure = checked(distribution(before, after, "thinking"), charts.WIDTH, charts.HEIGHT)
+    bars = [
+        re.fullmatch(r"([\d,]+)(?: to ([\d,]+))?: ([\d.]+)%", bar.find("title").text) for bar in figure.iter("rect")
+    ]
+    for bar in bars:
+        low, high = (int((end or bar[1]).replace(",", "")) for end in (bar[1], bar[2]))
+        share = sum(low <= value <= high for value in after) / len(after)
+        assert float(bar[3]) == pytest.approx(100 * share, abs=0.051)
+    assert len(bars) <= charts.MOST_BINS
+    assert len(list(figure.iter("path"))) == bool(before)
+
+
+def test_a_distribution_has_bars_around_its_numbers_and_the_earlier_one_as_an_outline():
+    figure = ET.fromstring(distribution([2, 2, 4, 4], [2, 4, 4, 4], "answer"))
+    heights = [float(bar.get("height")) for bar in figure.iter("rect")]
+    assert heights[1] / heights[0] == pytest.approx(3, rel=0.02)
+    middles = [float(bar.get("x")) + float(bar.get("width")) / 2 for bar in figure.iter("rect")]
+    named = {text.text: float(text.get("x")) for text in figure.iter("text")}
+    assert [named["2"], named["4"]] == pytest.approx(middles, abs=0.2)
+    (outline,) = figure.iter("path")
+    tops = [float(y) for y in re.findall(r"V([\d.]+)H", outline.get("d"))]
+    assert tops[0] == tops[2] < tops[1] == charts.HEIGHT - charts.LOWER
+
+
+@given(st.floats(0.01, 1.5))
+def test_a_bar_is_as_long_as_its_share(share):
+    drawing = checked(charts.bar(share), charts.SPAN_WIDTH, charts.SPAN_HEIGHT)
+    ground, part = (float(rect.get("width")) for rect in drawing.iter("rect"))
+    assert part / ground == pytest.approx(min(1, share), abs=1e-3)
 
 
 @EACH
