@@ -164,9 +164,8 @@ def main(arguments: list[str]) -> int:
         return 2
     if not options.here:
         names = [options.target] if options.target else list(targets)
-        return int(
-            any([_apart(name, "--seconds", str(options.seconds), "--seed", str(options.seed)) for name in names])
-        )
+        codes = [_apart(name, "--seconds", str(options.seconds), "--seed", str(options.seed)) for name in names]
+        return int(any(codes))
     warnings.simplefilter("error")
     if HAS_ATHERIS:
         _say(f"{options.target}: atheris")
