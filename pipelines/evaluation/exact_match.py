@@ -10,13 +10,19 @@ from pipelines.evaluation.completions import Prompt, prompts_of
 from pipelines.rewards.answers import final_number, marked, same_answer
 from pipelines.rewards.content import reference_of
 from pipelines.rewards.context import RewardContext
+from pipelines.rewards.equivalence import MathVerify, asked, same_formula
 
 
 class ExactMatch(BaseEvaluator):
     """The run's validation rows that have a reference completion, with exactly the prompts training would see."""
 
     class Config(EvaluatorConfig):
-        """Nothing beyond what every evaluator has."""
+        """Keys of exact_match."""
+
+        math_verify: MathVerify = "auto"
+        """Ask math-verify about formulas that differ as texts: auto where it is installed, always, or never."""
+
+    settings: Config
 
     def items(self, sources: Sources) -> Sequence[Prompt]:
         dataset = sources.validation()
@@ -30,7 +36,10 @@ class ExactMatch(BaseEvaluator):
 
     def verdict(self, context: RewardContext) -> Verdict:
         expected = reference_of(context) or ""
-        return Verdict(same_answer(context.answer, expected), read(context.answer, expected), read(expected, expected))
+        right = same_answer(context.answer, expected)
+        if not right and asked(self.settings.math_verify):
+            right = same_formula(context.answer, expected, context.prompt_text)
+        return Verdict(right, read(context.answer, expected), read(expected, expected))
 
 
 def read(answer: str, reference: str) -> str:

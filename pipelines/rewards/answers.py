@@ -85,15 +85,19 @@ def same_answer(answer: str, reference: str) -> bool:
         return False
     if answer.strip() == reference.strip():
         return True
-    wanted = marked(reference)
-    number = read_number(normalised(reference if wanted is None else wanted))
-    if number is None:
-        number = None if wanted is None else lone_number(wanted)
+    wanted, number = marked(reference), wanted_number(reference)
     if number is not None:
         found = final_number(answer)
         return found is not None and found.same_as(number)
     given = {plain(answer), plain(marked(answer) or answer)}
     return not given.isdisjoint({plain(reference), plain(wanted or reference)} - {""})
+
+
+def wanted_number(reference: str) -> Number | None:
+    """The number a reference is, or that its mark holds; None where it is a text."""
+    wanted = marked(reference)
+    number = read_number(normalised(reference if wanted is None else wanted))
+    return number if number or wanted is None else lone_number(wanted)
 
 
 def final_number(text: str) -> Number | None:

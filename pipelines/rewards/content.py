@@ -11,6 +11,7 @@ from pipelines.config import Section
 from pipelines.rewards.answers import marked, same_answer
 from pipelines.rewards.base import BaseReward, RewardResult
 from pipelines.rewards.context import RewardContext, split_regions
+from pipelines.rewards.equivalence import LONGEST_SECONDS, MathVerify, asked, same_formula
 from pipelines.rewards.registry import RewardRegistry
 from pipelines.rewards.similarity import jaccard, rouge_l, tfidf
 from pipelines.rewards.spelling import plain
@@ -33,13 +34,17 @@ class ExactMatch(BaseReward):
 
     Numbers are compared exactly, read from \boxed{...}, `#### ...`, "the answer is ...", or a last line with one
     number; other answers as text (Unicode, case, white space and surrounding punctuation ignored). See `answers.py`.
+    Formulas that differ as texts are given to math-verify where it is installed (`equivalence.py`).
     """
 
     quick = True
+    time_limit_seconds = LONGEST_SECONDS + BaseReward.time_limit_seconds
 
     class Config(Section):
         require_mark: bool = False
         r"""Accept an answer only where it is marked by \boxed{...}, #### or "answer is"."""
+        math_verify: MathVerify = "auto"
+        """Ask math-verify about formulas that differ as texts: auto where it is installed, always, or never."""
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
@@ -51,7 +56,11 @@ class ExactMatch(BaseReward):
             return None
         if self.settings.require_mark and marked(context.answer) is None:
             return {"reward": 0.0, "reason": "the answer is not marked"}
-        return 1.0 if same_answer(context.answer, reference) else 0.0
+        if same_answer(context.answer, reference):
+            return 1.0
+        if asked(self.settings.math_verify) and same_formula(context.answer, reference, context.prompt_text):
+            return {"reward": 1.0, "reason": "the same formula, says math-verify"}
+        return 0.0
 
 
 @RewardRegistry.register("semantic_similarity")
