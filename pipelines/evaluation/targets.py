@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pipelines.config import ExperimentConfig
 from pipelines.errors import CheckpointError, NoCheckpointError, StageError
-from pipelines.files import at_home, read_json
+from pipelines.files import at_home, read_json, sha256_of_file
+from pipelines.models.files import model_files
 
 if TYPE_CHECKING:
     from pipelines.models.load import LoadedModel
@@ -53,9 +54,14 @@ class Target:
         return f"checkpoint {self.directory}{adapter}"
 
     def load(self, config: ExperimentConfig) -> LoadedModel:
-        """The model and its tokenizer; an adapter is put on `model.model_path`."""
+        """The model and its tokenizer; an adapter is put on `model.model_path`.
+
+        CheckpointError for a checkpoint that is not what was saved; digests are compared if `verify` is on.
+        """
         from pipelines.models.load import load
 
+        if self.directory is not None and config.checkpointing.verify:
+            _refuse_changed(self.directory)
         if self.directory is None:
             return load(config.model.model_path, bits=config.model.quantize_bits)
         if self.is_adapter:
@@ -165,6 +171,22 @@ def _damage(path: Path) -> str:
         if not file.is_file() or file.stat().st_size != size_bytes:
             return f"{name} is gone or has another size"
     return ""
+
+
+def _refuse_changed(path: Path) -> None:
+    """CheckpointError where a file that loading reads has another content than the manifest says, if there is one."""
+    if not (path / MANIFEST_FILE).is_file():
+        return
+    record = read_json(path / MANIFEST_FILE, CheckpointError)
+    if not isinstance(record, dict) or record.get("kind") != "grpo checkpoint":
+        return  # somebody else's
+    saved = {str(file["path"]): file["sha256"] for file in cast("dict[str, Any]", record)["files"]}
+    for name, file in model_files(path).items():
+        if name in saved and sha256_of_file(file) != saved[name]:
+            raise CheckpointError(
+                f"{path} is damaged: {name}: content changed (sha256 differs)",
+                hint="take another checkpoint (--checkpoint DIR); grpo train --verify makes a run's own again",
+            )
 
 
 def _holds_model(directory: Path) -> bool:
