@@ -54,15 +54,16 @@ class Target:
         return f"checkpoint {self.directory}{adapter}"
 
     def load(self, config: ExperimentConfig) -> LoadedModel:
-        """The model and its tokenizer; an adapter is put on `model.model_path`. CheckpointError for a damaged one."""
+        """The model and its tokenizer; an adapter is put on `model.model_path`.
+
+        CheckpointError for a checkpoint that is not what was saved; digests are compared if `verify` is on.
+        """
         from pipelines.models.load import load
 
+        if self.directory is not None and config.checkpointing.verify:
+            _refuse_changed(self.directory)
         if self.directory is None:
             return load(config.model.model_path, bits=config.model.quantize_bits)
-        if config.checkpointing.verify and (self.directory / MANIFEST_FILE).is_file():
-            damage = _damage(self.directory, contents=True)
-            if damage:
-                raise CheckpointError(f"{self.directory} is damaged: {damage}", hint="take another checkpoint")
         if self.is_adapter:
             return load(config.model.model_path, adapter=self.directory, bits=config.model.quantize_bits)
         return load(str(self.directory.resolve()))
@@ -159,23 +160,33 @@ def _is_complete(path: Path) -> bool:
     return (path / MANIFEST_FILE).is_file() and _holds_model(path)
 
 
-def _damage(path: Path, *, contents: bool = False) -> str:
-    """The first file that is not as the manifest has it, in size, or in the `contents` of the model; empty if none."""
+def _damage(path: Path) -> str:
+    """The first file whose size is not the manifest's; empty if there is none."""
     try:
-        records = {str(record["path"]): record for record in read_json(path / MANIFEST_FILE)["files"]}
-        for name, record in records.items():
-            file = path / name
-            if not file.is_file() or file.stat().st_size != record["size_bytes"]:
-                return f"{name} is gone or has another size"
-        read = model_files(path) if contents else {}
-        changed = (name for name, file in read.items() if name in records and _changed(file, records[name]))
-        return next((f"{name}: content changed (sha256 differs)" for name in changed), "")
+        files = {str(record["path"]): record["size_bytes"] for record in read_json(path / MANIFEST_FILE)["files"]}
     except (StageError, KeyError, TypeError) as error:
         return f"{MANIFEST_FILE} cannot be read: {error}"
+    for name, size_bytes in files.items():
+        file = path / name
+        if not file.is_file() or file.stat().st_size != size_bytes:
+            return f"{name} is gone or has another size"
+    return ""
 
 
-def _changed(file: Path, record: dict[str, Any]) -> bool:
-    return sha256_of_file(file) != record["sha256"]
+def _refuse_changed(path: Path) -> None:
+    """CheckpointError where a file that loading reads has another content than the manifest says, if there is one."""
+    if not (path / MANIFEST_FILE).is_file():
+        return
+    record = read_json(path / MANIFEST_FILE, CheckpointError)
+    if not isinstance(record, dict) or record.get("kind") != "grpo checkpoint":
+        return  # somebody else's
+    saved = {str(file["path"]): file["sha256"] for file in cast("dict[str, Any]", record)["files"]}
+    for name, file in model_files(path).items():
+        if name in saved and sha256_of_file(file) != saved[name]:
+            raise CheckpointError(
+                f"{path} is damaged: {name}: content changed (sha256 differs)",
+                hint="take another checkpoint (--checkpoint DIR); grpo train --verify makes a run's own again",
+            )
 
 
 def _holds_model(directory: Path) -> bool:

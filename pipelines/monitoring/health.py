@@ -47,9 +47,9 @@ def all_groups_equal(recent: Sequence[Metrics]) -> str | None:
             "look at the rewards with `grpo inspect-rewards`, change the task's difficulty, or raise "
             "generation.temperature"
         )
+    taught = "only the references teach" if "sft_loss" in recent[-1] else "nothing is learnt"
     return (
-        f"in each of the last {UPDATES} updates all completions of a prompt got the same reward, so nothing is learnt; "
-        + way_out
+        f"in each of the last {UPDATES} updates all completions of a prompt got the same reward, so {taught}; {way_out}"
     )
 
 
@@ -76,8 +76,8 @@ def constant_reward(recent: Sequence[Metrics]) -> str | None:
 
 
 def zero_gradient(recent: Sequence[Metrics]) -> str | None:
-    """The gradient is exactly 0, not merely small."""
-    norms = _last(recent, "grad_norm", UPDATES)
+    """The gradient is exactly 0, not merely small, or no token had one though rewards differed."""
+    norms = _last([{"grad_norm": 0.0, **metrics} for metrics in recent if _could_learn(metrics)], "grad_norm", UPDATES)
     if not norms or max(norms) > 0:
         return None
     return f"the gradient was exactly zero in the last {UPDATES} updates: the weights do not move"
@@ -191,7 +191,10 @@ class Watch:
 
 
 class DeadUpdates:
-    """Counts updates in a row that taught nothing: every group equal, no gradient, or one of exactly 0."""
+    """Counts updates in a row that taught nothing: no gradient, one of exactly 0, or every group equal.
+
+    Where references teach beside the rewards, equal groups alone are no reason.
+    """
 
     def __init__(self, limit: int, in_a_row: int = 0) -> None:
         self.limit = limit
@@ -199,7 +202,8 @@ class DeadUpdates:
 
     def after(self, metrics: Metrics) -> None:
         """Count one update; TrainingError when `limit` of them in a row were dead (0 = never)."""
-        dead = metrics.get("frac_reward_zero_std", 0) >= 1 or metrics.get("grad_norm", 0) == 0
+        silent = metrics.get("frac_reward_zero_std", 0) >= 1 and "sft_loss" not in metrics
+        dead = silent or metrics.get("grad_norm", 0) == 0
         self.in_a_row = self.in_a_row + 1 if dead else 0
         if self.limit and self.in_a_row >= self.limit:
             raise TrainingError(
@@ -207,6 +211,11 @@ class DeadUpdates:
                 "or none at all, or the gradient was exactly zero",
                 hint="look at samples.jsonl and `grpo inspect-rewards`; the limit is trainer.abort_after_dead_updates",
             )
+
+
+def _could_learn(metrics: Metrics) -> bool:
+    """Whether an update took a step, or had rewards that it could have learnt from."""
+    return "grad_norm" in metrics or metrics.get("frac_reward_zero_std", 1) < 1
 
 
 def _last(recent: Sequence[Metrics], name: str, count: int) -> list[float]:

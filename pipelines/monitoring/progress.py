@@ -115,7 +115,8 @@ def sample_line(record: Mapping[str, Any]) -> str:
     if len(prompt) > PROMPT_CHARACTERS:
         prompt = "..." + prompt[-PROMPT_CHARACTERS:]  # the question is at its end
     if len(completion) > COMPLETION_CHARACTERS:
-        completion = completion[:COMPLETION_CHARACTERS] + "..."
+        half = COMPLETION_CHARACTERS // 2
+        completion = f"{completion[:half]} ... {completion[-half:]}"  # the answer is at its end
     return f"{prompt} -> {completion}" if completion else prompt
 
 
@@ -131,7 +132,10 @@ class LiveView:
         from rich.console import Console
         from rich.live import Live
 
+        self.stopping = ""
+        """The last line, once somebody has asked the run to end."""
         self._moment: Moment | None = None
+        self._scores = ""
         self._sample = ""
         self._live = Live(
             get_renderable=self._render,
@@ -144,6 +148,8 @@ class LiveView:
     def show(self, moment: Moment) -> None:
         """Put a later update in place."""
         self._moment = moment
+        if scores := _shown(_scores(moment.values), moment.values):
+            self._scores = "   ".join(scores) + f" after update {moment.step}"
         self._live.refresh()
 
     def sample(self, record: Mapping[str, Any]) -> None:
@@ -160,17 +166,17 @@ class LiveView:
         from rich.progress_bar import ProgressBar
         from rich.text import Text
 
-        moment = self._moment
+        moment, stopping = self._moment, [Text(self.stopping, style="bold")] if self.stopping else []
         if moment is None:
-            return Text("first update ...", style="dim")
-        rows = (_scores(moment.values), _rewards(moment.values), *ROWS)
+            return Group(Text("first update ...", style="dim"), *stopping)
+        rows = (_rewards(moment.values), *ROWS)
         texts = ["   ".join(shown) for row in rows if (shown := _shown(row, moment.values))]
-        if self._sample:
-            texts.append(f"sample  {self._sample}")
+        texts = [self._scores, *texts, f"sample  {self._sample}" if self._sample else ""]
         return Group(
             Text(f"{_heading(moment)}   {_timing(moment)}", style="bold"),
             Padding(ProgressBar(total=moment.total_steps, completed=moment.step, width=60), 0),  # the bar ends no line
-            *(Text(text, overflow="fold") for text in texts),
+            *(Text(text, overflow="fold") for text in texts if text),
+            *stopping,
         )
 
 

@@ -127,7 +127,7 @@ class RunLog:
             kept = [redacted(record) for record in kept]
         for record in kept:
             self._append(SAMPLES_FILE, {"step": step} | dict(record))
-        if kept and self._view is not None:
+        if kept and self.config.log_prompts and self._view is not None:
             self._view.sample(kept[0])
 
     def note(self, text: str) -> None:
@@ -140,6 +140,13 @@ class RunLog:
         """To train.log and stderr, never silenced."""
         self._log(f"warning: {text}")
         _to_stderr(f"warning: {text}")
+
+    def stopping(self, text: str) -> bool:
+        """Have the live view say that the run is about to end; False if there is none. A signal handler may call it."""
+        if self._view is None:
+            return False
+        self._view.stopping = text
+        return True
 
     def repeat(self, text: str) -> None:
         """A warning that stderr has already, to train.log."""

@@ -82,7 +82,7 @@ def train(config: ExperimentConfig, directory: Path, tokens: Path, options: Opti
             resume_step=None if found is None else found.step,
             settings=config.model_dump(mode="json") | {"seed": progress.seed},
         )
-        with closing(parts.collector), run_log, stop_on_interrupt() as stop:
+        with closing(parts.collector), run_log, stop_on_interrupt(run_log.stopping) as stop:
             warnings.to(run_log.repeat)
             _open(run_log, parts, progress, found, config)
             loop = _loop(config, options, parts, progress, checkpoints, run_log, evaluations, stop, ranks)

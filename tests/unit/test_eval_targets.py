@@ -5,8 +5,9 @@ import json
 import pytest
 
 from pipelines.config import CheckpointingConfig, ExperimentConfig, TrainerConfig
-from pipelines.errors import CheckpointError
+from pipelines.errors import CheckpointError, ModelError
 from pipelines.evaluation.targets import STARTING_MODEL, newest_checkpoint, target
+from pipelines.training.checkpoint_files import seal
 
 
 def write(directory, *names):
@@ -54,6 +55,22 @@ def test_the_newest_complete_checkpoint_by_number(config, tmp_path):
     assert newest_checkpoint(kept) == newest
     assert target(config).directory == newest
     assert target(config).name == "step_000100"
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_a_checkpoint_whose_content_changed_is_not_loaded(config, tmp_path, file):
+    """Its size is as it was, so that only its digest tells."""
+    step = full(tmp_path / "run" / "kept" / "step_000007")
+    (step / file).write_bytes(b"right")
+    seal(step, 7, {}, "reward", None)
+    (step / "optimizer.safetensors").write_bytes(b"it is nobody's business")
+    (step / file).write_bytes(b"wrong")
+    with pytest.raises(CheckpointError, match=f"step_000007 is damaged: {file}: content changed") as found:
+        target(config).load(config)
+    assert "grpo train --verify" in found.value.hint
+    unverified = config.model_copy(update={"checkpointing": CheckpointingConfig(checkpoint_dir="kept", verify=False)})
+    with pytest.raises(ModelError):  # it is no model
+        target(unverified).load(unverified)
 
 
 def test_a_damaged_checkpoint_is_passed_over_loudly(config, tmp_path, caplog):

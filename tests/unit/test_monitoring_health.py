@@ -82,6 +82,17 @@ def test_a_single_good_update_or_an_old_sign_is_enough_to_be_quiet(changes):
 
 
 @pytest.mark.parametrize("scored", [None, 17], ids=["never", "once"])
+def test_updates_that_take_no_step_have_no_gradient(scored):
+    """Such as those whose completions were all cut off and masked."""
+    runs = updates()
+    for index, metrics in enumerate(runs):
+        if index != scored:
+            del metrics["grad_norm"]
+    assert len(health.findings(runs)) == (scored is None)
+    assert all("gradient was exactly zero" in sentence for sentence in health.findings(runs))
+
+
+@pytest.mark.parametrize("scored", [None, 17], ids=["never", "once"])
 def test_rewards_that_all_abstain_are_named(scored):
     runs = updates()
     for index, metrics in enumerate(runs):
@@ -115,6 +126,18 @@ def test_dead_updates_end_the_run_at_the_limit_in_a_row():
     with pytest.raises(TrainingError, match="last 3 updates taught nothing") as caught:
         dead.after({"frac_reward_zero_std": 1.0, "grad_norm": 0.2})
     assert "trainer.abort_after_dead_updates" in caught.value.hint
+
+
+def test_updates_that_references_teach_are_not_dead():
+    dead = health.DeadUpdates(3)
+    for _ in range(9):
+        dead.after({"frac_reward_zero_std": 1.0, "sft_loss": 0.7, "grad_norm": 0.2})
+    assert dead.in_a_row == 0
+    dead.after({"frac_reward_zero_std": 1.0, "sft_loss": 0.0, "grad_norm": 0.0})
+    assert dead.in_a_row == 1
+    (sentence,) = health.findings(updates(zero_std=1.0, sft_loss=0.7))
+    assert "so only the references teach" in sentence
+    assert "nothing is learnt" not in sentence
 
 
 def test_dead_updates_can_be_continued_and_switched_off():

@@ -75,22 +75,29 @@ def test_sample_line_is_short_printable_and_single():
     )
     assert "What is 3+4? -> <think> [31m3+4 </think> [7]yyy" in line
     assert line.startswith("...")
-    assert line.endswith("y...")
     assert line.isprintable()
     assert len(line) < 240
+
+
+def test_sample_line_of_long_thinking_still_has_the_answer():
+    line = sample_line({"prompt": "3+4?", "completion": "<think>" + "so " * 500 + "</think>\n7"})
+    assert line.startswith("3+4? -> <think>so so")
+    assert line.endswith("so </think> 7")
+    assert len(line) < 200
 
 
 def test_sample_line_without_texts_is_empty():
     assert sample_line({"prompt": None, "reward": 1.0}) == ""
 
 
-def screen(*moments, sample=None, width=100):
+def screen(*moments, sample=None, stopping="", width=100):
     stream = io.StringIO()
     view = LiveView(Console(file=stream, force_terminal=True, width=width, color_system=None))
     if sample:
         view.sample(sample)
     for each in moments:
         view.show(each)
+    view.stopping = stopping
     view.close()
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
 
@@ -118,6 +125,16 @@ def test_live_view_has_the_rewards_below_its_bar(width):
 
 def test_live_view_shows_little_memory_in_megabytes():
     assert "memory 97 MB" in screen(moment(**{"memory/peak_gb": 0.0973}))
+
+
+def test_live_view_keeps_the_last_score_of_a_benchmark():
+    shown = screen(moment(10, **{"eval/gsm8k/accuracy": 0.5}), moment(11), moment(12)).rpartition("step 12/100")[2]
+    assert "eval gsm8k 50.0% after update 10" in shown
+
+
+@pytest.mark.parametrize("moments", [[], [moment()]])
+def test_live_view_says_that_a_request_to_stop_was_heard(moments):
+    assert "stopping after this update" in screen(*moments, stopping="stopping after this update, with a checkpoint")
 
 
 def test_live_view_before_the_first_update():
@@ -154,6 +171,38 @@ def test_on_a_terminal_the_view_is_live_and_stdout_stays_data(tmp_path):
     assert "step 4/4" in shown
     assert "\x1b[" in shown  # the cursor moves
     assert "step 2/4" in (tmp_path / "train.log").read_text()
+
+
+STOPPED = """
+import os, signal, sys, time
+from pathlib import Path
+from pipelines.config import MonitoringConfig
+from pipelines.monitoring.sinks import RunLog
+from pipelines.training.interrupt import stop_on_interrupt
+
+config = MonitoringConfig(log_samples_every=1, log_prompts=False)
+with RunLog(Path(sys.argv[1]), config, total_steps=4) as log, stop_on_interrupt(log.stopping) as stop:
+    log.samples(1, [{"prompt": "secret", "completion": "secret"}])
+    log.metrics(1, {"reward": 0.5})
+    os.kill(os.getpid(), signal.SIGINT)
+    assert stop.asked
+    log.metrics(2, {"reward": 0.5})
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_on_a_terminal_ctrl_c_is_answered_inside_the_view(tmp_path):
+    """Written beside it, the answer would be painted over at once."""
+    master, slave = os.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    subprocess.run([sys.executable, "-c", STOPPED, str(tmp_path)], stderr=slave, env=environment, check=True)
+    os.close(slave)
+    shown = os.read(master, 100_000).decode()
+    os.close(master)
+    frame = shown.rpartition("step 2/4")[2]
+    assert "stopping after this update, with a checkpoint; Ctrl-C again ends at once, without one" in frame
+    assert "\nstopping" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", frame)
+    assert "redacted" not in shown
 
 
 def test_without_a_terminal_plain_lines_and_nothing_heavy_is_imported(tmp_path):
