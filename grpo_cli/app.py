@@ -120,7 +120,7 @@ def run(arguments: Sequence[str]) -> int:
         with relayed(quiet=is_quiet(arguments)):
             result = command.main(list(arguments), prog_name="grpo", standalone_mode=False)
     except typer.TyperException as usage:
-        error(usage.format_message(), _usage_hint(usage, arguments))
+        error(usage.format_message().replace(": Value error, ", ": "), _usage_hint(usage, arguments))
         return usage.exit_code
     except GrpoError as failure:
         _traceback_if(traceback_wanted)

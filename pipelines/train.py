@@ -130,7 +130,8 @@ def forecast(config: ExperimentConfig) -> dict[str, Any]:
 
     found = plan.look(config, "preprocess", partial(plan.preprocess_identity, config))
     own = state(config)
-    metrics = own.directory / "metrics.jsonl" if own.status in ("cached", "partial") else Path()
+    goes_on = own.status == "running" and not own.reasons[1:]  # what follows the process are differences
+    metrics = own.directory / "metrics.jsonl" if goes_on or own.status in ("cached", "partial") else Path()
     load_plugins(config.plugin_files)
     try:
         memory = forecast.memory(config, found.directory if found.status == "cached" else None)

@@ -115,6 +115,12 @@ def test_an_option_without_its_value_names_the_commands_help(tmp_path):
     assert done.stderr == "error: Option '--set' requires an argument.\nhint: see `grpo train --help`\n"
 
 
+def test_a_word_that_is_no_choice_is_told_with_the_choices(tmp_path):
+    done = grpo("init-config", "--template", "big", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: Invalid value for '--template': 'big' is not one of 'minimal', ")
+
+
 def test_a_configuration_error_reaches_the_boundary(tmp_path):
     done = grpo("preprocess", "--set", "trainer.learning_rat=1", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

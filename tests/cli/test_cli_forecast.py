@@ -7,6 +7,7 @@ import pytest
 from stage_world import tree
 
 from grpo_cli.app import run
+from pipelines.stages import locks
 
 ROWS = Path(__file__).resolve().parents[2] / "data" / "arithmetic" / "train.jsonl"
 CONFIG = """\
@@ -59,6 +60,10 @@ def test_the_time_is_that_of_the_run_so_far(grpo):
     assert "for the 0 updates to come: the median of 3 updates in outputs/run/metrics.jsonl" in grpo(
         "train", "--dry-run"
     )[1].replace("\\", "/")
+    Path("outputs/run/manifest.json").unlink()
+    with locks.hold(Path("outputs/run"), "train"):  # as if it were under way
+        assert "the median of 3 updates" in grpo("train", "--dry-run")[1]
+        assert "time  not known" in grpo("train", "--dry-run", "-s", "trainer.seed=7")[1]
 
 
 def test_a_model_that_is_not_here_is_not_downloaded_for_an_estimate(grpo):
