@@ -75,7 +75,8 @@ pre.answer { background: var(--answersoft); border-left: 3px solid var(--answer)
 .steps summary { margin: .45rem 0; }
 summary { cursor: pointer; margin: .6rem 0; }
 @media (max-width: 40rem) { .scroll table { width: max-content; } td { max-width: 13rem; } }
-@media print { pre, pre.prompt { max-height: none; } }
+@media print { pre, pre.prompt { max-height: none; } .samples > div, figure, tr { break-inside: avoid; }
+  h2, h3, summary { break-after: avoid; } }
 """
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """A browser then fetches nothing and runs nothing, whatever the page should hold."""

@@ -203,6 +203,10 @@ class Unwritten(RunLog):
     def warn(self, text: str) -> None:
         """Nothing."""
 
+    def stopping(self, text: str) -> bool:  # noqa: ARG002 - the other process has heard it, too
+        """Nothing is to be said here."""
+        return True
+
     def repeat(self, text: str) -> None:
         """Nothing."""
 

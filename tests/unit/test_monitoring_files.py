@@ -12,7 +12,7 @@ import pytest
 from pipelines.config import MonitoringConfig
 from pipelines.errors import TrainingError
 from pipelines.monitoring import jsonl
-from pipelines.monitoring.sinks import RunLog
+from pipelines.monitoring.sinks import RunLog, Unwritten
 from pipelines.monitoring.writer import Writer
 
 SAMPLE = {
@@ -281,3 +281,9 @@ def test_a_reader_that_has_gone_ends_no_run(tmp_path, monkeypatch):
         log.note("one")
         log.note("two")
     assert "two" in (tmp_path / "train.log").read_text()
+
+
+def test_of_several_processes_one_answers_a_request_to_stop(tmp_path):
+    with RunLog(tmp_path, MonitoringConfig(), total_steps=1) as log:
+        assert not log.stopping("stopping")  # there is no live view: stderr has to have it
+    assert Unwritten(tmp_path / "other", MonitoringConfig(), total_steps=1).stopping("stopping")
