@@ -58,8 +58,8 @@ def _reward(run: Run) -> Html:
             continue
         share = weight / whole * (change[1] - change[0]) if whole else 0.0
         given += share
-        rows.append([name, number(weight), *_moved(change), f"{share:+.3g}", _spread(run, f"rewards/{name}/std")])
-    change = f"{total[1] - total[0]:+.3g}"
+        rows.append([name, number(weight), *_moved(change), _signed(share), _spread(run, f"rewards/{name}/std")])
+    change = _signed(total[1] - total[0])
     rows.append(["reward", "", *_moved(total), change, _spread(run, "reward_std")])
     words = (
         "Means over the first and the last tenth of the updates. Weighted: what a change was to the reward. Spread: "
@@ -82,7 +82,11 @@ def _weights(run: Run) -> dict[str, float]:
 
 def _moved(change: tuple[float, float]) -> tuple[str, str]:
     first, last = change
-    return f"{number(first)} → {number(last)}", f"{last - first:+.3g}"
+    return f"{number(first)} → {number(last)}", _signed(last - first)
+
+
+def _signed(value: float) -> str:
+    return ("+" if value > 0 else "") + number(value)
 
 
 def _spread(run: Run, name: str) -> str:
