@@ -93,8 +93,8 @@ class Scorer:
 
     def place(self, entry: EvaluationConfig, cache: DigestCache | None = None) -> tuple[Identity, Path]:
         """The identity and directory of a score."""
-        files = _files(entry)
-        also = EvaluatorRegistry.get(entry.name).reads
+        evaluator = EvaluatorRegistry.create(entry.name, entry.config)
+        files, also = dict(evaluator.files()), evaluator.reads
         if files:
             also += ("data.system_prompt",)  # of rows that preprocess has not rendered
         identity = plan.asked_identity(

@@ -65,9 +65,9 @@ def run(config: ExperimentConfig, output: Path, *, target: Target, request: Requ
 
     asked, place = request or Request(), Path(os.path.realpath(at_home(output)))
     backend.prepare()
+    _check_meant(config, target)
     _check_request(asked, target)
     _check_free(place)
-    _check_meant(config, target)
     _check_intact(target)
     if asked.gguf:
         _check_gguf(config, target)

@@ -66,7 +66,7 @@ class BaseEvaluator(ABC):
     Config: ClassVar[type[EvaluatorConfig]] = EvaluatorConfig
     threads: ClassVar[int] = 1
     """Verdicts asked for at a time; more than one where a verdict waits for other processes."""
-    reads: ClassVar[tuple[str, ...]] = ()
+    reads: tuple[str, ...] = ()
     """What of the configuration decides its verdicts, as `section` or `section.key`: part of the score's key."""
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:

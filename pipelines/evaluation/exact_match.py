@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from pipelines.errors import DataError
 from pipelines.evaluation.base import BaseEvaluator, EvaluatorConfig, Sources, Verdict
 from pipelines.evaluation.completions import Prompt, prompts_of
+from pipelines.evaluation.file_benchmark import ROW_KEYS, rows_of, there
+from pipelines.evaluation.questions import rendered
 from pipelines.rewards.answers import final_number, marked, same_answer
 from pipelines.rewards.content import reference_of
 from pipelines.rewards.context import RewardContext
 from pipelines.rewards.equivalence import MathVerify, asked, same_formula
+from pipelines.rows.records import row_from
 
 
 class ExactMatch(BaseEvaluator):
-    """The run's validation rows that have a reference completion, with exactly the prompts training would see."""
+    """Rows that have a reference completion: the run's validation rows, with exactly the prompts training would see,
+    or those of a file.
+    """
 
     class Config(EvaluatorConfig):
         """Keys of exact_match."""
@@ -22,9 +30,21 @@ class ExactMatch(BaseEvaluator):
         math_verify: MathVerify = "auto"
         """Ask math-verify about formulas that differ as texts: auto where it is installed, always, or never."""
 
+        path: str | None = None
+        """File of rows as in a data set, JSONL or a table (null = the run's validation rows)."""
+
     settings: Config
 
+    def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+        super().__init__(config)
+        self.reads = ROW_KEYS if self.settings.path is not None else ()
+
+    def files(self) -> dict[str, Path]:
+        return {} if self.settings.path is None else {"items": there(self.settings.path)}
+
     def items(self, sources: Sources) -> Sequence[Prompt]:
+        if self.settings.path is not None:
+            return _given(there(self.settings.path), sources)
         dataset = sources.validation()
         prompts = [prompt for prompt in prompts_of(dataset, range(len(dataset))) if prompt.row.completion]
         if not prompts:
@@ -40,6 +60,15 @@ class ExactMatch(BaseEvaluator):
         if not right and asked(self.settings.math_verify):
             right = same_formula(context.answer, expected, context.prompt_text)
         return Verdict(right, read(context.answer, expected), read(expected, expected))
+
+
+def _given(path: Path, sources: Sources) -> list[Prompt]:
+    data = sources.config.data
+    row_of = partial(row_from, prompt_key=data.prompt_key, completion_key=data.completion_key)
+    rows = [row for _, row in rows_of(path, row_of) if row.completion]
+    if not rows:
+        raise DataError(f"{path}: no row has a completion to compare with", hint="data.completion_key names its field")
+    return rendered(sources.tokenizer, rows, sources.config)
 
 
 def read(answer: str, reference: str) -> str:

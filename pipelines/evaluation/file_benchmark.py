@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Fields = Mapping[str, Any]
 ReadT = TypeVar("ReadT")
 ROLES = ("user", "assistant")
+ROW_KEYS = ("data.prompt_key", "data.completion_key")
+"""What decides the rows of a file that is laid out as a data set is."""
 TABLES = (".parquet", ".arrow", ".csv")
 """Endings of files that are tables; any other is read as JSONL."""
 

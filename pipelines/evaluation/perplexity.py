@@ -24,7 +24,7 @@ from pipelines.errors import DataError
 from pipelines.evaluation.base import BaseEvaluator, Sources
 from pipelines.evaluation.completions import Piece, Prompt, prompt_text, prompts_of
 from pipelines.evaluation.decoding import Decoding
-from pipelines.evaluation.file_benchmark import SourceConfig, rows_of, source_of
+from pipelines.evaluation.file_benchmark import ROW_KEYS, SourceConfig, rows_of, source_of
 from pipelines.evaluation.likelihood import measured
 from pipelines.evaluation.questions import encoder_for
 from pipelines.evaluation.records import Record, Records, metrics
@@ -49,6 +49,10 @@ class Perplexity(BaseEvaluator):
         """A longer raw text is read in pieces of so many tokens."""
 
     settings: Config
+
+    def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+        super().__init__(config)
+        self.reads = ROW_KEYS if self._from_file else ()
 
     @property
     def decodes(self) -> bool:

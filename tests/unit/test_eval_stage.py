@@ -17,8 +17,11 @@ from grpo_cli.app import run
 from pipelines import evaluate, plan, preprocess
 from pipelines.config import CheckpointingConfig, ModelConfig, load
 from pipelines.errors import CheckpointError, ConfigError, DataError, ModelError, StageError
+from pipelines.evaluation.base import Sources
+from pipelines.evaluation.registry import EvaluatorRegistry
 from pipelines.evaluation.targets import STARTING_MODEL, Target
 from pipelines.models.load import load as load_model
+from pipelines.models.load import load_tokenizer
 from pipelines.models.lora import apply_lora, lora_modules
 from pipelines.models.save import save_adapter
 from pipelines.models.tiny import write_blank
@@ -333,3 +336,35 @@ def test_rewards_that_run_programs_record_it_too(config):
     programs = load(overrides=["rewards=[{name: code_execution}, {name: exact_match}]"]).config
     (found,) = evaluate.run(programs, benchmarks=["rewards"])
     assert "level" in found.score.result.summary["sandbox"]
+
+
+@pytest.mark.parametrize("name", ["exact_match", "perplexity"])
+def test_rows_of_a_file_are_keyed_by_the_fields_that_are_read(config, name):
+    """Under other keys the same lines are other items."""
+    row = {"prompt": "1+1=?", "completion": "2", "question": "2+2=?", "answer": "so 4"}
+    Path("rows.jsonl").write_text(json.dumps(row) + "\n")
+    entry = json.dumps({"name": name, "config": {"path": "rows.jsonl"}})
+    prompts = []
+    for keys in ([], ["data.prompt_key=question", "data.completion_key=answer"]):
+        (found,) = evaluate.run(load(overrides=[f"evaluation=[{entry}]", *keys]).config)
+        assert found.score.result.status == "ran"
+        prompts += [json.loads(line)["prompt"] for line in _lines(found.score)]
+    assert prompts == ["1+1=?", "2+2=?"]
+
+
+def _lines(score):
+    return (score.result.directory / "items.jsonl").read_text().splitlines()
+
+
+def test_exact_match_of_a_file_leaves_rows_without_a_reference_out(config):
+    rows = [{"prompt": f"{n}+1=?", "completion": str(n + 1) if n % 2 else None} for n in range(4)]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluator = EvaluatorRegistry.create("exact_match", {"path": "rows.jsonl"})
+    sources = Sources(load_tokenizer("builtin:tiny"), config, lambda: pytest.fail("items come from a file"))
+    assert [(prompt.row.prompt, prompt.row.completion) for prompt in evaluator.items(sources)] == [
+        ("1+1=?", "2"),
+        ("3+1=?", "4"),
+    ]
+    Path("rows.jsonl").write_text(json.dumps(rows[0]))
+    with pytest.raises(DataError, match=r"rows\.jsonl: no row has a completion to compare with"):
+        evaluator.items(sources)

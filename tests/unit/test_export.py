@@ -97,6 +97,8 @@ def test_a_run_without_a_checkpoint_is_not_exported_as_its_base(folder, tmp_path
     config = settings(tmp_path)
     with pytest.raises(CheckpointError, match="full holds no checkpoint"):
         export.run(config, tmp_path / "out", target=target(config))
+    with pytest.raises(CheckpointError, match="full holds no checkpoint"):
+        export.run(config, tmp_path / "out", target=target(config), request=Request(adapter_only=True))
     assert not (tmp_path / "out").exists()
     export.run(config, tmp_path / "out", target=target(config, "base"))
 
