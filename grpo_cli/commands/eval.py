@@ -28,6 +28,7 @@ from grpo_cli.stages_view import show_states
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pipelines.config import ExperimentConfig
     from pipelines.errors import GrpoError
     from pipelines.evaluate import Evaluation, Score
     from pipelines.evaluation.statistics import Paired
@@ -94,17 +95,24 @@ def eval(  # noqa: A001 - the name of the command
         if checkpoint is None and model.directory is not None:
             for line in evaluate.trained_otherwise(loaded):
                 out.warn(f"the run in {loaded.trainer.output_dir} was trained with other settings: {line}")
-        failures: list[tuple[str, GrpoError]] = []
-        evaluations = evaluate.run(
-            loaded,
-            **request,
-            force=force,
-            verify=verify,
-            progress=lambda what, done, total: out.note(f"  {what}: {done} of {total}"),
-            on_failure=lambda name, failure: failures.append((name, failure)),
-        )
-        _show(out, evaluations)
-        _fail(failures)
+        _score(out, loaded, request, force=force, verify=verify)
+
+
+def _score(out: Output, config: ExperimentConfig, request: Mapping[str, Any], *, force: bool, verify: bool) -> None:
+    """Score and show; an error in the end where a benchmark could not be run."""
+    from pipelines import evaluate
+
+    failures: list[tuple[str, GrpoError]] = []
+    evaluations = evaluate.run(
+        config,
+        **request,
+        force=force,
+        verify=verify,
+        progress=lambda what, done, total: out.note(f"  {what}: {done} of {total}"),
+        on_failure=lambda name, failure: failures.append((name, failure)),
+    )
+    _show(out, evaluations)
+    _fail(failures)
 
 
 def _show(out: Output, evaluations: list[Evaluation]) -> None:

@@ -27,9 +27,21 @@ from grpo_cli.stages_view import show_states
 if TYPE_CHECKING:
     from pipelines.config import ExperimentConfig
     from pipelines.inspect_rewards import Request
+    from pipelines.stages.store import StageResult
 
 
 GOLD_ROWS, SAMPLED_ROWS = 200, 50
+
+Samples = Annotated[
+    int | None,
+    typer.Option("--samples", "-n", min=1, metavar="N", help="Score so many fresh samples a row.", show_default=False),
+]
+Rows = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help=f"Training rows to score ({GOLD_ROWS}), or to sample for ({SAMPLED_ROWS}).", show_default=False
+    ),
+]
 
 
 def inspect_rewards(
@@ -39,19 +51,9 @@ def inspect_rewards(
         Path | None,
         typer.Option(metavar="FILE", help='Score these: JSONL rows as in the data set plus "generated".'),
     ] = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            "--samples", "-n", min=1, metavar="N", help="Score so many fresh samples a row.", show_default=False
-        ),
-    ] = None,
+    samples: Samples = None,
     checkpoint: Checkpoint = None,
-    rows: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help=f"Training rows to score ({GOLD_ROWS}), or to sample for ({SAMPLED_ROWS}).", show_default=False
-        ),
-    ] = None,
+    rows: Rows = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a page to look at.")] = None,
     check: Check = False,
     force: Force = False,
@@ -88,11 +90,7 @@ def inspect_rewards(
         if completions is None:
             preprocess.run(loaded, verify=verify)
         result = stage.run(loaded, request, force=force, verify=verify)
-        records = list(stage.records(result))
-        if json:
-            out.data([{field: record[field] for field in stage.ROW_FIELDS} for record in records])
-        else:
-            show(out, result.summary, records)
+        _show(out, result)
         if html is not None:
             stage.write_page(result, html)
             out.note(f"page: {html}")
@@ -101,6 +99,16 @@ def inspect_rewards(
         out.note(f"{count(result.summary['rows'], 'row')} ({result.status}: {result.directory})")
         if check and result.summary["warnings"]:
             raise typer.Exit(1)
+
+
+def _show(out: Output, result: StageResult) -> None:
+    from pipelines import inspect_rewards as stage
+
+    records = list(stage.records(result))
+    if out.json:
+        out.data([{field: record[field] for field in stage.ROW_FIELDS} for record in records])
+    else:
+        show(out, result.summary, records)
 
 
 def _request(
