@@ -1,4 +1,4 @@
-"""Packages that need not be there and decide results where they are: their versions belong to a stage's inputs."""
+"""Packages that need not be there and decide results where they are: an input of the stages that may ask them."""
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -7,33 +7,36 @@ from typing import Any
 from pipelines.config import DataConfig, ExperimentConfig
 
 PREFIX = "package."
-COMPARING = ("math-verify", "latex2sympy2-extended", "sympy")
-"""What compares formulas, and what it computes with."""
+COMPARING, TASKS_OF = "math-verify", "reasoning-gym"
 
 
-def versions_behind_rows(data: DataConfig) -> dict[str, str]:
-    """reasoning-gym, where the rows are its own."""
+def packages_behind_rows(data: DataConfig) -> dict[str, str]:
+    """reasoning-gym by its version, where the rows are its own: another one asks other questions."""
     from pipelines.rows.synthetic.registry import TASKS
 
     foreign = data.loader_type == "synthetic" and data.synthetic.task not in TASKS
-    return _versions(("reasoning-gym",)) if foreign else {}
+    found = _version(TASKS_OF) if foreign else None
+    return {} if found is None else {PREFIX + TASKS_OF: found}
 
 
-def versions_behind_answers(config: ExperimentConfig, benchmark: str = "") -> dict[str, str]:
-    """math-verify and what is below it, where an `exact_match` may ask it: a reward of the run, or the benchmark."""
+def packages_behind_answers(config: ExperimentConfig, benchmark: str = "") -> dict[str, str]:
+    """math-verify, where an `exact_match` may ask it: a reward of the run, or the benchmark.
+
+    Its version is recorded, as that of every package (`stages.manifest`), and is no reason to do anything again.
+    """
     settings = [entry.config for entry in config.rewards if entry.name == "exact_match"]
     if benchmark == "exact_match":
         settings = [next((entry.config for entry in config.evaluation if entry.name == benchmark), {})]
-    return _versions(COMPARING) if any(map(_may_ask, settings)) else {}
+    there = any(map(_may_ask, settings)) and _version(COMPARING) is not None
+    return {PREFIX + COMPARING: "installed"} if there else {}
 
 
 def _may_ask(settings: Mapping[str, Any]) -> bool:
     return settings.get("math_verify") != "never"
 
 
-def _versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """By package; nothing where the first, which needs the others, is not installed."""
+def _version(package: str) -> str | None:
     try:
-        return {PREFIX + package: version(package) for package in packages}
+        return version(package)
     except PackageNotFoundError:
-        return {}
+        return None

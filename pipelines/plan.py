@@ -19,7 +19,7 @@ from pipelines.errors import ConfigError, StageError
 from pipelines.evaluation.targets import newest_checkpoint, step_of
 from pipelines.files import at_home
 from pipelines.hub import NotHereError, looking
-from pipelines.installed import versions_behind_answers, versions_behind_rows
+from pipelines.installed import packages_behind_answers, packages_behind_rows
 from pipelines.models.files import model_files, tokenizer_files
 from pipelines.models.locate import model_directory
 from pipelines.rows.files import data_files
@@ -95,7 +95,7 @@ def preprocess_identity(config: ExperimentConfig, cache: DigestCache | None = No
     """Keyed by the rows' content, the tokenizer's files and how rows become prompts."""
     with _remembering(config, cache) as known:
         inputs = _data(config, known)
-        inputs |= _tokenizer(config, known) | versions_behind_rows(config.data)
+        inputs |= _tokenizer(config, known) | packages_behind_rows(config.data)
         if config.data.loader_type not in LOADERS:
             inputs |= _plugins(config.plugins, known)
     return _identity("preprocess", config, inputs)
@@ -110,7 +110,7 @@ def train_identity(
     """
     with _remembering(config, cache) as known:
         inputs = _preprocessed(config, known) if tokens is None else {"preprocess": tokens}
-        inputs |= _plugins(config.plugin_files, known) | versions_behind_answers(config)
+        inputs |= _plugins(config.plugin_files, known) | packages_behind_answers(config)
         inputs["model"] = _model(config.model.model_path, known)
         if config.model.ref_model_path is not None and config.trainer.grpo_beta != 0:
             inputs["ref_model"] = _model(config.model.ref_model_path, known, "model.ref_model_path")
@@ -169,7 +169,7 @@ def asked_identity(
         asked["benchmark"] = {"name": benchmark, "config": settings}
     with _remembering(config, cache) as known:
         inputs = {f"{FILE}{name}": digest.of_file(path, known) for name, path in (files or {}).items()}
-        inputs |= _plugins(config.plugin_files, known) | versions_behind_answers(config, benchmark)
+        inputs |= _plugins(config.plugin_files, known) | packages_behind_answers(config, benchmark)
         inputs |= _weights(config, checkpoint, known) if weights else _tokenizer(config, known)
         if rows:
             inputs |= _preprocessed(config, known)

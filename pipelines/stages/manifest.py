@@ -25,7 +25,10 @@ from pipelines.stages.requests import REQUESTS_FILE
 MANIFEST_FILE = "manifest.json"
 MANIFEST_FORMAT = 1
 OWN_FILES = frozenset({IDENTITY_FILE, MANIFEST_FILE, REQUESTS_FILE})
-RECORDED_PACKAGES = ("grpo", "mlx", "mlx-lm", "transformers", "tokenizers", "numpy", "pydantic", "datasets")
+RECORDED_PACKAGES = (
+    *("grpo", "mlx", "mlx-lm", "transformers", "tokenizers", "numpy", "pydantic", "datasets"),
+    *("math-verify", "latex2sympy2-extended", "sympy", "reasoning-gym"),
+)
 
 
 @dataclass(frozen=True)
