@@ -74,11 +74,12 @@ def made_with(run: Run) -> Html:
 def _chosen(run: Run) -> list[tuple[str, str, str]]:
     """The settings of a run that differ from the defaults of this version, beside those."""
     usual, own = _flat(ExperimentConfig().model_dump(mode="json")), _flat(run.settings)
-    return [
+    rows = [
         (key, _value(own, key), _value(usual, _section(key, usual)))
         for key in own
         if key not in usual or own[key] != usual[key]
     ]
+    return [row for row in rows if row[1] != row[2]]  # a part at null of what is null by default is no choice
 
 
 def _section(key: str, usual: dict[str, Any]) -> str:

@@ -189,7 +189,9 @@ def test_the_time_by_what_it_was_spent_on(report):
 
 
 def test_settings_stand_beside_their_defaults(report, run):
-    reseal(run, lambda record: record["config"]["trainer"].update(lr_schedule_config={"name": "constant"}))
+    schedule = {"name": "constant", "warmup_init": None}
+    reseal(run, lambda record: record["config"]["trainer"].update(lr_schedule_config=schedule))
     page = report(run)
+    assert "warmup_init" not in [row[0].rpartition(".")[2] for row in page.rows]  # null, as all of it by default
     assert page.row("trainer.lr_schedule_config.name") == ["trainer.lr_schedule_config.name", "constant", "null"]
     assert page.row("data.max_gen_len") == ["data.max_gen_len", "24", "64"]
