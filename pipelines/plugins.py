@@ -100,3 +100,13 @@ def _line(error: BaseException, path: Path) -> int:
         return error.lineno or 1
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return lines[-1] or 1 if lines else 1
+
+
+def refuse_taken(name: str, holder: type | None, new: type, kind: str) -> None:
+    """ConfigError if a name is another class's; the same class may come again, when its file is imported again."""
+    if holder and (holder.__module__, holder.__qualname__) != (new.__module__, new.__qualname__):
+        raise ConfigError(
+            f"two {kind} want the name {name!r}: {holder.__module__}.{holder.__qualname__} "
+            f"and {new.__module__}.{new.__qualname__}",
+            hint="register yours under another name",
+        )

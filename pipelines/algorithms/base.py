@@ -12,6 +12,7 @@ from pipelines.algorithms.loss_metrics import Metrics
 from pipelines.algorithms.losses import LossOutput
 from pipelines.config import TrainerConfig
 from pipelines.errors import ConfigError
+from pipelines.plugins import refuse_taken
 
 
 class Batch(NamedTuple):
@@ -110,13 +111,7 @@ class AlgorithmRegistry:
         """Class decorator. Registering the same class again is fine; another class under a taken name is not."""
 
         def add(algorithm: type) -> type:
-            holder = cls._known.get(name)
-            if holder and (holder.__module__, holder.__qualname__) != (algorithm.__module__, algorithm.__qualname__):
-                raise ConfigError(
-                    f"two algorithms want the name {name!r}: {holder.__module__}.{holder.__qualname__} "
-                    f"and {algorithm.__module__}.{algorithm.__qualname__}",
-                    hint="register yours under another name",
-                )
+            refuse_taken(name, cls._known.get(name), algorithm, "algorithms")
             cls._known[name] = algorithm
             return algorithm
 

@@ -18,6 +18,7 @@ from pipelines.evaluation.mbpp import Mbpp
 from pipelines.evaluation.mcq import Mcq
 from pipelines.evaluation.perplexity import Perplexity
 from pipelines.evaluation.rewarded import Rewarded
+from pipelines.plugins import refuse_taken
 
 EvaluatorT = TypeVar("EvaluatorT", bound=type[BaseEvaluator])
 JUDGING = ("verdict", "verdicts", "measure")
@@ -44,13 +45,7 @@ class EvaluatorRegistry:
                     f"evaluator {name!r}: {evaluator.__name__} judges nothing",
                     hint="give it `verdict`, or `measure` if it reads the model in another way",
                 )
-            holder = cls._classes.get(name)
-            if holder and (holder.__module__, holder.__qualname__) != (evaluator.__module__, evaluator.__qualname__):
-                raise ConfigError(
-                    f"two evaluators want the name {name!r}: {holder.__module__}.{holder.__qualname__} "
-                    f"and {evaluator.__module__}.{evaluator.__qualname__}",
-                    hint="register yours under another name",
-                )
+            refuse_taken(name, cls._classes.get(name), evaluator, "evaluators")
             cls._classes[name] = evaluator
             return evaluator
 

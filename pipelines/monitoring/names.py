@@ -57,7 +57,9 @@ METRICS = (
     Metric("clip_ratio/high_max", "fraction", "The same, in the row where it is largest."),
     Metric("clip_ratio/region_mean", "fraction", "Tokens clipped on either side."),
     Metric("cispo_clip_ratio", "fraction", "Tokens with advantage > 0 whose weight was capped (loss type cispo)."),
-    Metric("vespo/phi_seq_mean", "1", "Mean weight of a token's completion (loss type vespo)."),
+    Metric(
+        "vespo/phi_seq_mean", "1", "Mean weight of a token's completion (type vespo, for callers of `policy_loss`)."
+    ),
     Metric(
         "ratio/mean",
         "1",

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pipelines.config import Section
 from pipelines.config.problems import setting_error
 from pipelines.errors import ConfigError
+from pipelines.plugins import refuse_taken
 from pipelines.rewards.base import BaseReward, RewardResult
 from pipelines.rewards.context import RewardContext
 
@@ -35,7 +36,7 @@ class RewardRegistry:
                     hint="write `class YourReward(BaseReward)` and give it `compute(self, context)`",
                 )
             for word in (name, *aliases):
-                cls._claim(word, reward)
+                refuse_taken(word, cls._classes.get(word), reward, "rewards")
                 cls._canonical[word] = name
                 cls._classes[word] = reward
             return reward
@@ -92,16 +93,6 @@ class RewardRegistry:
                 f"{where}.config: reward {name!r} could not be made: {type(error).__name__}: {error}",
                 hint=f"the message comes from {reward.__module__}.{reward.__qualname__}.__init__",
             ) from error
-
-    @classmethod
-    def _claim(cls, name: str, reward: type[BaseReward]) -> None:
-        holder = cls._classes.get(name)
-        if holder and (holder.__module__, holder.__qualname__) != (reward.__module__, reward.__qualname__):
-            raise ConfigError(
-                f"two rewards want the name {name!r}: {holder.__module__}.{holder.__qualname__} "
-                f"and {reward.__module__}.{reward.__qualname__}",
-                hint="register yours under another name",
-            )
 
 
 def _check(model: type[Section], settings: dict[str, Any], where: str) -> None:

@@ -7,7 +7,7 @@ from typing import ClassVar, TypeVar
 from pipelines.config import DataConfig
 from pipelines.config.checks import LOADERS
 from pipelines.errors import ConfigError
-from pipelines.plugins import load_plugins
+from pipelines.plugins import load_plugins, refuse_taken
 from pipelines.rows.loaders.base import BaseLoader
 from pipelines.rows.loaders.hf import HfLoader
 from pipelines.rows.loaders.jsonl import JsonlLoader
@@ -37,13 +37,7 @@ class LoaderRegistry:
                     f"loader {name!r}: {loader.__name__} does not derive from BaseLoader",
                     hint="write `class YourLoader(BaseLoader)` and give it `records(self, path)`",
                 )
-            holder = cls._classes.get(name)
-            if holder and (holder.__module__, holder.__qualname__) != (loader.__module__, loader.__qualname__):
-                raise ConfigError(
-                    f"two loaders want the name {name!r}: {holder.__module__}.{holder.__qualname__} "
-                    f"and {loader.__module__}.{loader.__qualname__}",
-                    hint="register yours under another name",
-                )
+            refuse_taken(name, cls._classes.get(name), loader, "loaders")
             cls._classes[name] = loader
             return loader
 
